@@ -1,0 +1,208 @@
+"""Which likelihood suits the data, by a short rule that is printed; the steps to which values were recorded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+from torch import Tensor
+
+from vaelid import checks
+from vaelid.data.dataset import Dataset
+from vaelid.errors import InputError, nearest
+from vaelid.types import Support
+
+LIKELIHOODS = {
+    "bernoulli": "cells that are 0 or 1",
+    "binomial": "counts of successes among a known number of trials",
+    "categorical": "cells that are one of the classes 0, 1, 2, …",
+    "continuous-bernoulli": "numbers from 0 to 1",
+    "discretized-logistic": "levels of equal steps, such as 8-bit images",
+    "gaussian": "real numbers, one σ learned per feature",
+    "gaussian-fixed": "real numbers, σ given",
+    "gaussian-shared": "real numbers, one σ learned for all features",
+    "gaussian-predicted": "real numbers, σ predicted from the latents",
+    "negative-binomial": "counts without an upper end",
+}
+
+_MAX_CLASSES = 1024
+
+
+@final
+@dataclass(frozen=True)
+class Choice:
+    """A likelihood by name, why it was chosen, and what the data say about its arguments.
+
+    ``arguments`` holds ``trials`` (binomial), ``classes`` (categorical) or ``low``, ``high``, ``step`` (discretised
+    logistic), in the data's own units.
+    """
+
+    likelihood: str
+    reason: str
+    arguments: dict[str, float]
+
+    def line(self) -> str:
+        """One line to print: ``likelihood: binomial, 16 trials (built-in digits: …)``."""
+        given = self.arguments
+        if "step" in given:
+            details = [f"levels {given['low']:g} to {given['high']:g} in steps of {given['step']:g}"]
+        else:
+            details = [f"{value:g} {name}" for name, value in given.items()]
+        return f"likelihood: {', '.join([self.likelihood, *details])} ({self.reason})"
+
+
+def choose(dataset: Dataset, likelihood: str | None = None, binarise: bool = False) -> Choice:
+    """The likelihood for a data set: the one named, or by the first rule that holds.
+
+    1. a known number of trials → binomial; 2. only 0 and 1 → Bernoulli; 3. uint8 images → discretised logistic;
+    4. whole numbers ≥ 0 → negative binomial; 5. numbers from 0 to 1 → continuous Bernoulli; 6. else Gaussian.
+    With ``binarise``, grey levels become on or off anew at every step, and the likelihood is Bernoulli.
+
+    Raises:
+        InputError: an unknown name, values that the named likelihood cannot give, grey levels where there are none.
+    """
+    if likelihood is not None and likelihood not in LIKELIHOODS:
+        raise InputError(f"no likelihood is called {likelihood!r}", "a known name", nearest(likelihood, LIKELIHOODS))
+    if binarise:
+        return _binarised(dataset, likelihood)
+    if likelihood is None:
+        return _by_rule(dataset)
+    arguments = _arguments(dataset, likelihood)
+    checks.support(dataset.x, _support(likelihood, arguments), likelihood, dataset.name)
+    return Choice(likelihood, "chosen by you", arguments)
+
+
+def grey_scale(dataset: Dataset) -> float:
+    """What to divide the data by so that grey levels lie in [0, 1]: the trials, 255 for uint8, else 1."""
+    if dataset.trials is not None:
+        return float(dataset.trials)
+    return 255.0 if dataset.x.dtype == np.uint8 and not _is_binary(dataset.x) else 1.0
+
+
+def binarise(x01: Tensor, uniform: Tensor) -> Tensor:
+    """Cells that are 1 with probability ``x01`` and else 0, from uniform noise on [0, 1) of the same shape.
+
+    Source: Salakhutdinov and Murray, "On the quantitative analysis of deep belief networks", ICML 2008.
+    """
+    return (uniform < x01).to(x01.dtype)
+
+
+def resolution(x: np.ndarray) -> np.ndarray:
+    """The step to which each feature was recorded, shape (*event,), float64: the smallest difference between two of
+    its values that is more than rounding; 0 for a constant feature.
+
+    ``x`` has shape (rows, *event). Differences of up to four units in the last place of the feature's largest value
+    count as rounding.
+    """
+    flat = x.reshape(len(x), -1)
+    steps = np.zeros(flat.shape[1])
+    block = max(1, (1 << 22) // len(flat))
+    for start in range(0, flat.shape[1], block):
+        ordered = np.sort(flat[:, start : start + block], axis=0).astype(np.float64)
+        gaps = np.diff(ordered, axis=0)
+        if flat.dtype.kind == "f":
+            largest = np.maximum(np.abs(ordered[0]), np.abs(ordered[-1]))
+            gaps[gaps <= 4 * np.finfo(flat.dtype).eps * largest] = 0
+        smallest = np.where(gaps > 0, gaps, np.inf).min(axis=0, initial=np.inf)
+        steps[start : start + block] = np.where(np.isfinite(smallest), smallest, 0)
+    return steps.reshape(x.shape[1:])
+
+
+def _by_rule(dataset: Dataset) -> Choice:
+    x = dataset.x
+    if dataset.trials is not None:
+        reason = f"each cell counts 0–{dataset.trials}"
+        if dataset.source == "digits":
+            reason = "built-in digits: each pixel counts 0–16 dark dots of a 4×4 block"
+        return Choice("binomial", reason, {"trials": dataset.trials})
+    if _is_binary(x):
+        return Choice("bernoulli", "all values are 0 or 1", {})
+    if dataset.kind == "image" and x.dtype == np.uint8:
+        return Choice("discretized-logistic", "8-bit images", _arguments(dataset, "discretized-logistic"))
+    if x.min() >= 0 and _is_whole(x):
+        return Choice("negative-binomial", "all values are whole numbers ≥ 0", {})
+    if x.dtype.kind == "f" and x.min() >= 0 and x.max() <= 1:
+        return Choice("continuous-bernoulli", "all values lie in [0, 1]", {})
+    return Choice("gaussian", "real values; σ learned per feature, no smaller than the recorded step allows", {})
+
+
+def _binarised(dataset: Dataset, likelihood: str | None) -> Choice:
+    if likelihood not in (None, "bernoulli"):
+        raise InputError(
+            f"binarised data with the {likelihood} likelihood", "the bernoulli likelihood", "leave one of the two out"
+        )
+    x, scale = dataset.x, grey_scale(dataset)
+    if x.min() < 0 or x.max() > scale:
+        raise InputError(
+            f"{dataset.name} has values from {x.min():g} to {x.max():g} and cannot be binarised",
+            "grey levels: 8-bit values (uint8), or numbers from 0 to 1",
+            "leave --binarise out or scale the data to [0, 1]",
+        )
+    return Choice("bernoulli", "grey levels binarised afresh at every step", {})
+
+
+def _arguments(dataset: Dataset, likelihood: str) -> dict[str, float]:
+    """What the data say about a likelihood's arguments."""
+    x = dataset.x
+    if likelihood == "binomial":
+        return {"trials": dataset.trials or max(1, int(x.max()))}
+    if likelihood == "categorical":
+        checks.support(x, Support(0, integer=True), likelihood, dataset.name)
+        classes = max(2, int(x.max()) + 1)
+        if classes > _MAX_CLASSES:
+            raise InputError(
+                f"{dataset.name} has values up to {classes - 1} for the categorical likelihood",
+                f"class numbers below {_MAX_CLASSES}",
+                "choose --likelihood negative-binomial for counts",
+            )
+        return {"classes": classes}
+    if likelihood == "discretized-logistic":
+        if x.dtype == np.uint8:
+            return {"low": 0.0, "high": 255.0, "step": 1.0}
+        return _levels(dataset)
+    return {}
+
+
+def _levels(dataset: Dataset) -> dict[str, float]:
+    x = dataset.x
+    low, high = float(x.min()), float(x.max())
+    step = float(resolution(x.reshape(-1, 1))[0])
+    if step == 0:
+        raise InputError(
+            f"all values of {dataset.name} are {low:g}", "at least two levels", "choose another likelihood"
+        )
+    count = round((high - low) / step)
+    step = (high - low) / count
+    position = (x.astype(np.float64) - low) / step
+    if np.abs(position - np.round(position)).max() > 0.01:
+        raise InputError(
+            f"{dataset.name} has values off a grid of equal steps (smallest step {step:g})",
+            "levels of equal steps for the discretized-logistic likelihood",
+            "round the data or choose --likelihood gaussian",
+        )
+    return {"low": low, "high": high, "step": step}
+
+
+def _support(likelihood: str, arguments: dict[str, float]) -> Support:
+    if likelihood == "bernoulli":
+        return Support(0, 1, integer=True)
+    if likelihood == "binomial":
+        return Support(0, arguments["trials"], integer=True)
+    if likelihood == "categorical":
+        return Support(0, arguments["classes"] - 1, integer=True)
+    if likelihood == "negative-binomial":
+        return Support(0, integer=True)
+    if likelihood == "continuous-bernoulli":
+        return Support(0, 1)
+    if likelihood == "discretized-logistic":
+        return Support(arguments["low"], arguments["high"])
+    return Support()
+
+
+def _is_binary(x: np.ndarray) -> bool:
+    return x.dtype.kind == "b" or (bool(x.min() >= 0 and x.max() <= 1) and _is_whole(x))
+
+
+def _is_whole(x: np.ndarray) -> bool:
+    return x.dtype.kind != "f" or bool((np.floor(x) == x).all())

@@ -1,0 +1,118 @@
+"""Convolutional networks for images (batch, channels, height, width), any size, each level halving it."""
+
+from __future__ import annotations
+
+from typing import final
+
+from torch import Tensor, nn
+
+from vaelid.errors import InputError
+from vaelid.networks.dense import join
+from vaelid.parts import part
+
+
+def _sizes(event_shape: tuple[int, ...], levels: int) -> list[tuple[int, int]]:
+    """Heights and widths from the image down to the coarsest level."""
+    if len(event_shape) != 3:
+        raise InputError(
+            f"a convolutional network over events of shape {tuple(event_shape)}",
+            "images of shape (channels, height, width)",
+            "use networks.MLP, or add a channel dimension: x[:, None]",
+        )
+    sizes = [(int(event_shape[1]), int(event_shape[2]))]
+    for _ in range(levels):
+        height, width = sizes[-1]
+        sizes.append(((height + 1) // 2, (width + 1) // 2))
+    return sizes
+
+
+@final
+@part("networks.ConvEncoder")
+class ConvEncoder(nn.Module):
+    """Strided 3×3 convolutions with GELU, then one dense layer: (batch, *event_shape) → (batch, heads · latent).
+
+    Args:
+        event_shape: (channels, height, width).
+        latent: size of the latent space.
+        heads: values per latent; 2 for mean and log-scale.
+        channels: channels of each level.
+        hidden: width of the dense layer.
+        context: number of observed covariates appended before the dense layer.
+    """
+
+    def __init__(
+        self,
+        event_shape: tuple[int, ...],
+        latent: int,
+        heads: int = 2,
+        channels: tuple[int, ...] = (32, 64),
+        hidden: int = 256,
+        context: int = 0,
+    ) -> None:
+        super().__init__()
+        self.event_shape, self.latent, self.heads = tuple(event_shape), latent, heads
+        self.channels, self.hidden, self.context = tuple(channels), hidden, context
+        height, width = _sizes(self.event_shape, len(self.channels))[-1]
+        layers: list[nn.Module] = []
+        for before, after in zip((self.event_shape[0], *self.channels[:-1]), self.channels, strict=True):
+            layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.GELU()]
+        self.convolutions = nn.Sequential(*layers)
+        self.dense = nn.Sequential(
+            nn.Linear(self.channels[-1] * height * width + context, hidden), nn.GELU(), nn.Linear(hidden, heads * latent)
+        )
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """(batch, channels, height, width) and (batch, context) → (batch, heads · latent)."""
+        out: Tensor = self.dense(join(self.convolutions(x).flatten(1), context))
+        return out
+
+
+@final
+@part("networks.ConvDecoder")
+class ConvDecoder(nn.Module):
+    """A dense layer, then 4×4 transposed convolutions with GELU: (batch, latent) → (batch, heads · channels, h, w).
+
+    Args:
+        latent: size of the latent space.
+        event_shape: (channels, height, width).
+        heads: values per pixel and channel: 1 for a Bernoulli, 2 where a scale is predicted too.
+        channels: channels of each level, finest first, as in `ConvEncoder`.
+        hidden: width of the dense layer.
+        context: number of observed covariates appended to z.
+    """
+
+    def __init__(
+        self,
+        latent: int,
+        event_shape: tuple[int, ...],
+        heads: int = 1,
+        channels: tuple[int, ...] = (32, 64),
+        hidden: int = 256,
+        context: int = 0,
+    ) -> None:
+        super().__init__()
+        self.latent, self.event_shape, self.heads = latent, tuple(event_shape), heads
+        self.channels, self.hidden, self.context = tuple(channels), hidden, context
+        self._sizes = _sizes(self.event_shape, len(self.channels))[::-1]
+        height, width = self._sizes[0]
+        self.dense = nn.Sequential(
+            nn.Linear(latent + context, hidden),
+            nn.GELU(),
+            nn.Linear(hidden, self.channels[-1] * height * width),
+            nn.GELU(),
+        )
+        outward = (*self.channels[::-1], heads * self.event_shape[0])
+        self.convolutions = nn.ModuleList(
+            nn.ConvTranspose2d(before, after, 4, stride=2, padding=1)
+            for before, after in zip(outward[:-1], outward[1:], strict=True)
+        )
+
+    def forward(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        """(batch, latent) and (batch, context) → (batch, heads · channels, height, width)."""
+        h = self.dense(join(z, context)).view(z.shape[0], self.channels[-1], *self._sizes[0])
+        for level, convolution in enumerate(self.convolutions):
+            height, width = self._sizes[level + 1]
+            h = convolution(h)[..., :height, :width]
+            if level + 1 < len(self.convolutions):
+                h = nn.functional.gelu(h)
+        return h.contiguous()

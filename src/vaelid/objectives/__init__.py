@@ -1,0 +1,7 @@
+"""Objectives: pure functions of (problem, noise, step). A bound is reported; its surrogate is differentiated."""
+
+from vaelid.objectives.base import Objective, Outcome
+from vaelid.objectives.elbo import ELBO, Warmup
+from vaelid.objectives.iwae import IWAE
+
+__all__ = ["ELBO", "IWAE", "Objective", "Outcome", "Warmup"]

@@ -1,0 +1,45 @@
+"""Priors p(z): modules whose call returns a distribution value that noise can be pushed through."""
+
+from __future__ import annotations
+
+import abc
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from vaelid import checks
+from vaelid.distributions import Normal
+from vaelid.parts import part
+from vaelid.types import Transport
+
+
+class Prior(nn.Module, abc.ABC):
+    """A distribution over latents z, (sample, batch, latent)."""
+
+    latent: int
+
+    @abc.abstractmethod
+    def forward(self, context: Tensor | None = None) -> Transport:
+        """p(z | context) as a distribution value that broadcasts to (sample, batch, latent)."""
+
+
+@final
+@part("priors.StandardNormal")
+class StandardNormal(Prior):
+    """p(z) = N(0, I), log p(z) = −½ Σ (z² + log 2π).
+
+    Args:
+        latent: size of the latent space, at least 1.
+    """
+
+    zero: Tensor
+
+    def __init__(self, latent: int) -> None:
+        super().__init__()
+        self.latent = checks.positive_int(latent, "the latent size")
+        self.register_buffer("zero", torch.zeros(latent), persistent=False)
+
+    def forward(self, context: Tensor | None = None) -> Normal:
+        """N(0, I) over (latent,); the context changes nothing."""
+        return Normal(self.zero, torch.ones_like(self.zero))

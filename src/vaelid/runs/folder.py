@@ -1,0 +1,300 @@
+"""The run folder, format 1: what was asked, what happened, what came of it. No pickle anywhere.
+
+    config.toml          everything that was asked, resolved; the model as named parts
+    data.npz             the rows, where they came from memory
+    extras.npz           mask, context and weights, where there were any
+    split.npz            row numbers for training, validation and test; shape of one row
+    env.json             versions, machine, command
+    events.jsonl         one line per event of training
+    checkpoints/         last.safetensors and best.safetensors
+    model.safetensors    the best weights
+    metrics.json         how good they are
+    report.html          the same for the eye
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self, final
+
+import numpy as np
+import torch
+
+import vaelid
+from vaelid import parts
+from vaelid.data import Dataset, Split, load, load_arrays, save_arrays
+from vaelid.errors import InputError
+from vaelid.files import atomic, umask, write_text
+from vaelid.model import VAE
+from vaelid.random import Key
+from vaelid.runs.config import FORMAT, Config, read_config, resolve
+from vaelid.training import Checkpoints, Event, Saved, checkpoints
+
+
+@final
+class Run:
+    """A run folder, opened by `Run.open` or made by `Run.create`."""
+
+    def __init__(self, path: Path, config: Config) -> None:
+        self.path, self.config = path, config
+
+    # -- making and opening --------------------------------------------------------------------------------------
+
+    @classmethod
+    def create(
+        cls, path: Path | str, config: Config, dataset: Dataset, split: Split, extras: dict[str, np.ndarray]
+    ) -> Self:
+        """Make a run folder, whole or not at all.
+
+        Raises:
+            InputError: the folder exists, or cannot be written.
+        """
+        path = Path(path)
+        ensure_new(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            building = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        except OSError as error:
+            raise InputError(
+                f"the run folder {path} cannot be made ({error.strerror})", "a folder that you may write to",
+                "choose another with --out"
+            ) from error
+        try:
+            (building / "checkpoints").mkdir()
+            write_text(building / "config.toml", config.to_toml())
+            write_text(building / "env.json", json.dumps(environment(), indent=2))
+            (building / "events.jsonl").touch()
+            with atomic(building / "split.npz") as temporary:
+                np.savez(temporary, train=split.train, validation=split.validation, test=split.test, event=dataset.x.shape[1:])
+            if config.data.source == "memory":
+                save_arrays(dataset, building / "data.npz")
+            if extras:
+                with atomic(building / "extras.npz") as temporary:
+                    np.savez(temporary, **extras)  # type: ignore[arg-type]
+            building.chmod(0o777 & ~umask())
+            building.rename(path)
+        except BaseException:
+            shutil.rmtree(building, ignore_errors=True)
+            raise
+        return cls(path, config)
+
+    @classmethod
+    def open(cls, path: Path | str) -> Self:
+        """Open a run folder.
+
+        Raises:
+            InputError: it is not one, is of another format, or lacks a file that every run has.
+        """
+        path = Path(path)
+        if not path.exists():
+            raise InputError(f"no run folder {path}", "a folder made by vaelid train", _others(path))
+        missing = [name for name in ("config.toml", "split.npz", "events.jsonl") if not (path / name).is_file()]
+        if missing:
+            raise InputError(
+                f"{path} lacks {', '.join(missing)}", "a whole run folder", "train again into another folder with --out"
+            )
+        table = read_config(path / "config.toml")
+        if table.get("format") != FORMAT:
+            raise InputError(
+                f"{path} is a run of format {table.get('format')}", f"format {FORMAT}, which vaelid {vaelid.__version__} reads"
+            )
+        return cls(path, resolve(table))
+
+    # -- what it holds -------------------------------------------------------------------------------------------
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        """The folder of checkpoints."""
+        return Checkpoints(self.path / "checkpoints")
+
+    @property
+    def model_file(self) -> Path:
+        """The best weights."""
+        return self.path / "model.safetensors"
+
+    def split(self) -> Split:
+        """The rows for training, validation and test."""
+        try:
+            with np.load(self.path / "split.npz", allow_pickle=False) as arrays:
+                return Split(arrays["train"], arrays["validation"], arrays["test"])
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(f"{self.path / 'split.npz'} cannot be read ({error})", "a whole run folder") from error
+
+    def event_shape(self) -> tuple[int, ...]:
+        """Shape of one row."""
+        with np.load(self.path / "split.npz", allow_pickle=False) as arrays:
+            return tuple(arrays["event"].tolist())
+
+    def extras(self) -> dict[str, np.ndarray]:
+        """Mask, context and weights of the run's rows, where there are any."""
+        path = self.path / "extras.npz"
+        if not path.exists():
+            return {}
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays}
+
+    def last_checkpoint(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """Tensors and loop state of the last checkpoint."""
+        return checkpoints.read(self.checkpoints.last)
+
+    def dataset(self) -> Dataset:
+        """The rows that the run was made from.
+
+        Raises:
+            InputError: they are gone or have changed.
+        """
+        if self.config.data.source == "memory":
+            return load_arrays(self.path / "data.npz")
+        dataset = load(self.config.data.source, label=self.config.data.label)
+        if dataset.fingerprint != self.config.data.fingerprint:
+            raise InputError(
+                f"{dataset.source} has changed since the run was made",
+                f"rows with fingerprint {self.config.data.fingerprint[:12]}",
+                "restore the file, or give the data explicitly: vaelid evaluate RUN DATA",
+            )
+        return dataset
+
+    def build(self) -> VAE:
+        """The model from its named parts, with weights as at the start of training, on the run's device."""
+        device = find_device(self.config.device)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(Key(self.config.seed).fold("init").value >> 1)
+            model = parts.build(self.config.parts)
+        if not isinstance(model, VAE):
+            raise InputError(f"{self.path} holds a {type(model).__name__}", "a model")
+        return model.to(device)
+
+    def model(self, model: VAE | None = None) -> VAE:
+        """The trained model; ``model`` is filled with the weights where the run holds networks of the user's own."""
+        if not self.model_file.exists():
+            raise InputError(
+                f"{self.path} has no model.safetensors: its training did not end",
+                "a finished run",
+                f"go on with: vaelid train --resume {self.path}",
+            )
+        model = self.build() if model is None else model
+        tensors, _ = checkpoints.read(self.model_file, str(model.device))
+        try:
+            model.load_state_dict(tensors)
+        except RuntimeError as error:
+            raise InputError(f"{self.model_file} does not fit the model ({str(error).splitlines()[-1].strip()})",
+                             "the model that was trained") from error
+        return model.eval()
+
+    def save_model(self, model: VAE) -> None:
+        """Write the model's weights."""
+        checkpoints.write(self.model_file, model.state_dict(), {})
+
+    # -- events and metrics --------------------------------------------------------------------------------------
+
+    def record(self, events: Iterator[Event]) -> Iterator[Event]:
+        """Pass events through and append each to events.jsonl, on disk for good once a checkpoint is saved."""
+        with open(self.path / "events.jsonl", "a", encoding="utf-8") as file:
+            for event in events:
+                file.write(json.dumps(event.as_dict() | {"time": round(time.time(), 3)}) + "\n")
+                file.flush()
+                if isinstance(event, Saved):
+                    os.fsync(file.fileno())
+                yield event
+
+    def events(self) -> list[dict[str, Any]]:
+        """The recorded events; a last line cut short by a crash is left out."""
+        lines = (self.path / "events.jsonl").read_text(encoding="utf-8").splitlines()
+        found = []
+        for line in lines:
+            try:
+                found.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+        return found
+
+    def forget_after(self, step: int) -> None:
+        """Drop events after ``step``: training goes on from there and says them again."""
+        kept = [event for event in self.events() if event["step"] <= step and event["event"] != "Finished"]
+        write_text(self.path / "events.jsonl", "".join(json.dumps(event) + "\n" for event in kept))
+
+    def metrics(self) -> dict[str, Any]:
+        """What metrics.json holds; empty before the first evaluation."""
+        path = self.path / "metrics.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}  # type: ignore[no-any-return]
+
+    def save_metrics(self, metrics: dict[str, Any]) -> None:
+        """Write metrics.json."""
+        write_text(self.path / "metrics.json", json.dumps(metrics, indent=2))
+
+    def save_config(self, config: Config) -> None:
+        """Write config.toml anew, after a resume that asked for more epochs."""
+        self.config = config
+        write_text(self.path / "config.toml", config.to_toml())
+
+
+def ensure_new(path: Path) -> None:
+    """Refuse a run folder that exists, naming the two commands that might have been meant."""
+    if path.exists():
+        raise InputError(
+            f"{path} exists",
+            "a new folder",
+            f"to go on with that run: vaelid train --resume {path}; to make another: --out {next_free(path)}",
+        )
+
+
+def next_free(path: Path) -> Path:
+    """The first of path-2, path-3 … that is free."""
+    number = 2
+    while (free := path.with_name(f"{path.name}-{number}")).exists():
+        number += 1
+    return free
+
+
+def new_path(name: str, root: Path | None = None) -> Path:
+    """runs/NAME-001, or the first number after the runs that exist."""
+    root = root or Path("runs")
+    numbers = [int(p.name.rpartition("-")[2]) for p in root.glob(f"{name}-*") if p.name.rpartition("-")[2].isdigit()]
+    return root / f"{name}-{max(numbers, default=0) + 1:03d}"
+
+
+def find_device(name: str) -> torch.device:
+    """The device of that name.
+
+    Raises:
+        InputError: there is no such device on this machine.
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InputError(f"--device {name}", "cpu, cuda, cuda:N or mps") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"--device {name}, but no CUDA GPU is visible", "a device of this machine", "use --device cpu")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise InputError(f"--device {name}, but there is no Apple GPU", "a device of this machine", "use --device cpu")
+    return device
+
+
+def environment() -> dict[str, Any]:
+    """Versions and machine: what bitwise reproduction needs equal."""
+    return {
+        "vaelid": vaelid.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "platform": platform.platform(),
+        "threads": torch.get_num_threads(),
+        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "command": " ".join(["vaelid", *sys.argv[1:]]),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def _others(path: Path) -> str:
+    folder = path.parent
+    runs = sorted(p.parent.name for p in folder.glob("*/config.toml")) if folder.is_dir() else []
+    return f"{folder} holds {', '.join(runs[-5:])}" if runs else "train one first: vaelid train digits"
+

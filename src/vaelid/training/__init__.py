@@ -1,0 +1,13 @@
+"""Training: a loop that yields events, its settings, its checkpoints."""
+
+from vaelid.training.checkpoints import Checkpoints
+from vaelid.training.events import EpochDone, Event, Finished, Progress, RolledBack, Saved, Started
+from vaelid.training.loop import graceful
+from vaelid.training.progress import watch
+from vaelid.training.settings import Settings
+from vaelid.training.start import events, rows_of
+
+__all__ = [
+    "Checkpoints", "EpochDone", "Event", "Finished", "Progress", "RolledBack", "Saved", "Settings",
+    "Started", "events", "graceful", "rows_of", "watch",
+]
