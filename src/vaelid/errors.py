@@ -22,7 +22,7 @@ class InputError(VaelidError, ValueError):
             line += f"; expected {expected}"
         if remedy:
             line += f". {remedy[0].upper()}{remedy[1:]}"
-        super().__init__(line.rstrip(".") + ".")
+        super().__init__(line if line.endswith("?") else line.rstrip(".") + ".")
 
 
 class InputTypeError(InputError, TypeError):

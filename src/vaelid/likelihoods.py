@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import abc
 import math
-from typing import ClassVar, Self, final
+from typing import Any, ClassVar, Self, final
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +18,8 @@ from torch.nn import functional
 from vaelid import checks, distributions
 from vaelid.distributions import Distribution
 from vaelid.errors import InputError
+from vaelid.networks import call
 from vaelid.parts import part
-from vaelid.posteriors import run
 from vaelid.types import Support
 
 
@@ -29,11 +29,13 @@ class Likelihood(nn.Module, abc.ABC):
     Attributes:
         network: z (batch, latent) → (batch, heads · event[0], *event[1:]), the heads side by side; any module.
         heads: raw parameters that the network gives per cell.
+        event_shape: shape of one row where the likelihood holds parameters per feature, else None.
         support: the values with mass or density.
         discrete: True where log p(x) is a log mass (counting measure), False where it is a log density (Lebesgue).
     """
 
     heads: int = 1
+    event_shape: tuple[int, ...] | None = None
     discrete: ClassVar[bool]
     network: nn.Module
     support: Support
@@ -46,9 +48,27 @@ class Likelihood(nn.Module, abc.ABC):
     def scaled(self, x: Tensor) -> Tensor:
         """x on a scale that suits a network, (batch, *feature_shape)."""
 
-    def adapt(self, x: Tensor) -> Self:
-        """Set the preprocessing from training rows (rows, *event); returns the likelihood itself."""
+    @final
+    def adapt(self, x: Any) -> Self:
+        """Set the preprocessing from training rows (rows, *event), an array or a tensor; returns the likelihood itself.
+
+        Raises:
+            InputError: rows that no model can take, values outside the support, or another event shape.
+        """
+        if self.event_shape is None:  # nothing is kept per feature
+            return self
+        values = checks.array(x)
+        checks.support(values, self.support, type(self).__name__)
+        if values.shape[1:] != self.event_shape:
+            raise InputError(
+                f"the rows to adapt to have shape {values.shape[1:]}",
+                f"{self.event_shape}, the event shape of the {type(self).__name__} likelihood",
+            )
+        self._learn(torch.from_numpy(values))
         return self
+
+    def _learn(self, x: Tensor) -> None:
+        """Set the buffers from checked training rows on the CPU; called where there is an ``event_shape``."""
 
     def feature_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of one row of `features`, for the encoder's first layer."""
@@ -63,24 +83,31 @@ class Likelihood(nn.Module, abc.ABC):
         wide = mask.repeat_interleave(scaled.shape[1] // mask.shape[1], dim=1)
         return torch.where(wide, scaled, torch.zeros_like(scaled))
 
-    @final
+    @final  # type: ignore[misc]  # nn.Module declares forward as an attribute
     def forward(self, z: Tensor, context: Tensor | None = None) -> Distribution:
         """p(x|z) for z (*lead, latent), with context (batch, c) where lead ends in batch.
 
         Raises:
-            InputError: the network's output does not split into ``heads`` parts.
+            InputError: the network's output does not split into ``heads`` parts of the event's shape.
         """
         lead = z.shape[:-1]
         if context is not None:
             context = context.expand(*lead, context.shape[-1]).reshape(-1, context.shape[-1])
-        out = run(self.network, z.reshape(-1, z.shape[-1]), context)
+        out = call(self.network, z.reshape(-1, z.shape[-1]), context)
         if out.ndim < 2 or out.shape[1] % self.heads:
             raise InputError(
                 f"the likelihood's network returned shape {tuple(out.shape)}",
                 f"(batch, {self.heads} × first event dimension, …)",
                 f"give the decoder {self.heads} outputs per cell (heads={self.heads})",
             )
-        raw = tuple(head.unflatten(0, lead) for head in out.chunk(self.heads, dim=1))
+        event = (out.shape[1] // self.heads, *out.shape[2:])
+        if self.event_shape is not None and event != self.event_shape:
+            raise InputError(
+                f"the likelihood's network decodes to events of shape {event}",
+                f"{self.event_shape}, the event shape of the {type(self).__name__} likelihood",
+                f"give the decoder {self.heads} outputs per cell (heads={self.heads})",
+            )
+        raw = tuple(head.view(*lead, *event) for head in out.chunk(self.heads, dim=1))
         return self.distribution(raw, out.ndim - 1)
 
 
@@ -202,7 +229,10 @@ class DiscretizedLogistic(Likelihood):
 
     def __init__(self, network: nn.Module, low: float = 0.0, high: float = 255.0, step: float = 1.0) -> None:
         super().__init__()
-        self.network, self.low, self.high, self.step = network, float(low), float(high), float(step)
+        self.network, self.low, self.high, self.step = network, float(low), float(high), checks.positive(step, "step")
+        bins = (self.high - self.low) / self.step
+        if not (1 <= bins < math.inf and abs(bins - round(bins)) < 1e-6 * bins):
+            raise InputError(f"levels from {low:g} to {high:g} by {step:g}", "a whole number of steps, at least one")
         self.support = Support(self.low, self.high, integer=self.step == 1 and self.low == int(self.low))
         self._centre, self._half = (self.low + self.high) / 2, (self.high - self.low) / 2
 
@@ -240,13 +270,12 @@ class NegativeBinomial(Likelihood):
         self.register_buffer("loc", torch.zeros(self.event_shape))
         self.register_buffer("unit", torch.ones(self.event_shape))
 
-    def adapt(self, x: Tensor) -> Self:
+    def _learn(self, x: Tensor) -> None:
         """Log mean of each feature; mean and deviation of log(1 + x)."""
         counts = x.to(torch.float64)
         # half a count more than was seen: a feature that is 0 in every training row keeps a finite log mean
         self.log_mean.copy_(((counts.sum(0) + 0.5) / counts.shape[0]).log())
         _standardise(counts.log1p(), self.loc, self.unit)
-        return self
 
     def distribution(self, raw: tuple[Tensor, ...], event_dims: int) -> Distribution:
         """Negative binomial with log mean raw[0] + the feature's own."""
@@ -274,9 +303,7 @@ class FixedScale(Scale):
 
     def __init__(self, value: float = 1.0) -> None:
         super().__init__()
-        if not value > 0:
-            raise InputError(f"σ = {value}", "a number above 0")
-        self.value = float(value)
+        self.value = checks.positive(value, "σ")
 
     def forward(self, raw: Tensor | None, unit: Tensor, floor: Tensor) -> Tensor:
         """The fixed value."""
@@ -347,12 +374,11 @@ class Gaussian(Likelihood):
         self.register_buffer("unit", torch.ones(self.event_shape))
         self.register_buffer("floor", torch.full(self.event_shape, 1e-3))
 
-    def adapt(self, x: Tensor) -> Self:
+    def _learn(self, x: Tensor) -> None:
         """Mean, standard deviation and floor of each feature."""
         values = x.to(torch.float64)
         _standardise(values, self.loc, self.unit)
-        self.floor.copy_(torch.maximum(resolution(values) / math.sqrt(12), 1e-3 * self.unit))
-        return self
+        self.floor.copy_(torch.maximum(resolution(values) / math.sqrt(12), 1e-3 * self.unit.to(values)))
 
     def distribution(self, raw: tuple[Tensor, ...], event_dims: int) -> Distribution:
         """Normal in the data's own units."""
@@ -369,18 +395,21 @@ def resolution(x: Tensor, rows: int = 4096) -> Tensor:
 
     Looks at up to ``rows`` rows, evenly spread; a constant feature has resolution 0.
     """
-    some = x[:: max(1, x.shape[0] // rows)].sort(dim=0).values
+    some = x[:: math.ceil(x.shape[0] / rows)].sort(dim=0).values
     gaps = some.diff(dim=0)
     if gaps.shape[0] == 0:
         return torch.zeros_like(x[0])
-    # values that differ in their last bits only are one value written twice
-    noise = 8 * torch.finfo(torch.float32).eps * some.abs().amax(0)
-    smallest = torch.where(gaps > noise, gaps, math.inf).amin(0)
+    smallest = torch.where(gaps > _rounding(some), gaps, math.inf).amin(0)
     return torch.where(smallest.isinf(), 0.0, smallest)
+
+
+def _rounding(x: Tensor) -> Tensor:
+    """The difference, (*event), up to which two values of a feature are one value, rounded to single precision."""
+    return 8 * torch.finfo(torch.float32).eps * x.abs().amax(0)
 
 
 def _standardise(x: Tensor, loc: Tensor, unit: Tensor) -> None:
     """Write mean and standard deviation of each feature into the buffers; a constant feature gets unit 1."""
     deviation = x.std(dim=0, correction=0)
     loc.copy_(x.mean(dim=0))
-    unit.copy_(torch.where(deviation > 0, deviation, 1.0))
+    unit.copy_(torch.where(x.amax(0) - x.amin(0) > _rounding(x), deviation, 1.0))

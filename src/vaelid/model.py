@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, final
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -50,13 +53,13 @@ class Problem:
         """Push noise (sample, batch, k) through the posterior and the likelihood."""
         z, log_posterior = self.start.push(u)
         log_prior = self.prior.log_prob(z)
-        likelihood = self.model.likelihood(z, self.batch.context)
+        likelihood = self.model.decode(z, self.batch.context)
         group = Group(z, self.prior, self.start, log_prior, log_posterior)
         return Trace((group,), likelihood, likelihood.log_prob(self.batch.x, self.batch.mask))
 
     def log_joint(self, z: Tensor) -> Tensor:
         """log p(x, z) for z (sample, batch, latent): (sample, batch), nats."""
-        likelihood = self.model.likelihood(z, self.batch.context)
+        likelihood = self.model.decode(z, self.batch.context)
         return self.prior.log_prob(z) + likelihood.log_prob(self.batch.x, self.batch.mask)
 
     def noise_of(self, z: Tensor) -> Tensor:
@@ -100,37 +103,56 @@ class VAE(nn.Module):
         """Encode the rows once and return the problem that they pose.
 
         ``start="prior"`` pushes noise through p(z) instead of q(z|x).
+
+        Raises:
+            InputError: the posterior's latent size is not the prior's.
         """
         if batch.x.dtype != self.dtype:
             batch = Batch(batch.x.to(self.dtype), batch.mask, batch.context, batch.row_id, batch.weight)
         prior = self.prior(batch.context)
         if start == "prior":
             return Problem(self, batch, prior, prior)
-        features = self.likelihood.features(batch.x, batch.mask)
-        return Problem(self, batch, prior, self.posterior(features, batch.context))
+        posterior = self.posterior(self.likelihood.features(batch.x, batch.mask), batch.context)
+        # one latent too few or too many is an error at once, but a single one would be broadcast
+        if isinstance(posterior, Distribution) and posterior.mean.shape[-1] != self.prior.latent:
+            raise InputError(
+                f"the posterior has {posterior.mean.shape[-1]} latents",
+                f"{self.prior.latent}, as the prior has",
+                "give the encoder two outputs per latent of the prior",
+            )
+        return Problem(self, batch, prior, posterior)
 
     def batch(
         self, x: Any, mask: Any = None, context: Any = None, row_id: Any = None, weight: Any = None
     ) -> Batch:
         """Checked rows on the model's device, from arrays, frames or tensors (a `Batch` passes as it is).
 
+        Cells that were not observed may hold anything, NaN included.
+
         Raises:
-            InputError: an array is empty, ragged, not numeric, not finite, or outside the likelihood's support.
+            InputError: an array is empty, ragged, not numeric, not finite, or outside the likelihood's support; an
+                argument does not have one entry per row; the rows do not fit the model.
         """
         if isinstance(x, Batch):
+            if any(value is not None for value in (mask, context, row_id, weight)):
+                raise InputError("a Batch, and beside it a mask, context, row_id or weight", "those inside the Batch")
             return x.to(self.device)
+        support = self.likelihood.support
         if mask is not None:
-            mask = torch.as_tensor(checks.array(mask, "mask"), dtype=torch.bool)
-            x = torch.where(mask, torch.as_tensor(x), torch.zeros((), dtype=torch.as_tensor(x).dtype))
-        values = checks.array(x, "x")
-        checks.support(values, self.likelihood.support, type(self.likelihood).__name__)
-        return Batch(
-            torch.from_numpy(values),
-            mask,
-            None if context is None else torch.from_numpy(checks.array(context, "context")).to(self.dtype),
-            None if row_id is None else torch.as_tensor(row_id, dtype=torch.int64),
-            None if weight is None else torch.as_tensor(weight, dtype=self.dtype),
-        ).to(self.device)
+            mask = torch.from_numpy(checks.array(mask, "mask")).bool()
+            x = _observed(x, mask, min(max(support.low, 0.0), support.high))
+        values = checks.array(x)
+        checks.support(values, support, type(self.likelihood).__name__)
+        rows = len(values)
+        if context is not None:
+            context = _each_row(torch.from_numpy(checks.array(context, "context")).to(self.dtype), rows, "context", 2)
+        if row_id is not None:
+            row_id = _each_row(torch.as_tensor(row_id, dtype=torch.int64), rows, "row_id", 1)
+        if weight is not None:
+            weight = _each_row(torch.as_tensor(weight, dtype=self.dtype), rows, "weight", 1)
+        batch = Batch(torch.from_numpy(values), mask, context, row_id, weight).to(self.device)
+        self.check(batch)
+        return batch
 
     @torch.no_grad()
     def check(self, batch: Batch) -> None:
@@ -141,24 +163,28 @@ class VAE(nn.Module):
         """
         row = batch.take(slice(0, 1))
         event, latent = tuple(row.x.shape[1:]), self.prior.latent
-        zero = torch.zeros(1, 1, latent, device=self.device, dtype=self.dtype)
-        try:
-            problem = self.given(row)
-            z = problem.start.push(zero)[0]
-        except RuntimeError as error:
-            raise InputError(
-                f"the posterior cannot encode a row of shape {event} to {latent} latents ({str(error).splitlines()[0]})",
-                f"an encoder from {self.likelihood.feature_shape(event)} to {latent} means and {latent} log-scales",
-            ) from error
-        if z.shape[-1] != latent:
-            raise InputError(f"the posterior has {z.shape[-1]} latents", f"{latent}, as the prior has")
-        try:
-            decoded = tuple(self.decode(z, row.context).mean.shape[2:])
-        except RuntimeError as error:
-            raise InputError(
-                f"the likelihood cannot decode {latent} latents ({str(error).splitlines()[0]})",
-                f"a decoder from {latent} latents to events of shape {event}",
-            ) from error
+        covariates = f" and {row.context.shape[1]} covariates" if row.context is not None else ""
+        with evaluating(self):
+            try:
+                z = self._centre(row)
+            except InputError:
+                raise
+            except _MISFIT as error:
+                raise InputError(
+                    f"the posterior cannot encode a row of shape {event}{covariates} to {latent} latents "
+                    f"({_first_line(error)})",
+                    f"an encoder from {self.likelihood.feature_shape(event)}{covariates} "
+                    f"to {latent} means and {latent} log-scales",
+                ) from error
+            try:
+                decoded = tuple(self.decode(z, row.context).mean.shape[1:])
+            except InputError:
+                raise
+            except _MISFIT as error:
+                raise InputError(
+                    f"the likelihood cannot decode {latent} latents{covariates} ({_first_line(error)})",
+                    f"a decoder from {latent} latents{covariates} to events of shape {event}",
+                ) from error
         if decoded != event:
             raise InputError(f"the likelihood decodes to events of shape {decoded}", f"{event}, as x has")
 
@@ -166,7 +192,8 @@ class VAE(nn.Module):
     def encode(self, x: Any, mask: Any = None, context: Any = None) -> Tensor:
         """z = T_x(0), the same at every call: for a diagonal normal the posterior's mean, (batch, latent)."""
         batch = self.batch(x, mask, context)
-        return torch.cat([self._centre(rows) for rows in chunks(batch)])
+        with evaluating(self):
+            return torch.cat([self._centre(rows) for rows in chunks(batch)])
 
     def decode(self, z: Tensor, context: Tensor | None = None) -> Distribution:
         """p(x|z) as a distribution value, for z (*lead, latent)."""
@@ -177,28 +204,76 @@ class VAE(nn.Module):
     def reconstruct(self, x: Any, mask: Any = None, context: Any = None) -> Tensor:
         """E[x | z] at z = T_x(0), in the data's own units, (batch, *event)."""
         batch = self.batch(x, mask, context)
-        return torch.cat([self.decode(self._centre(rows), rows.context).mean for rows in chunks(batch)])
+        with evaluating(self):
+            return torch.cat([self.decode(self._centre(rows), rows.context).mean for rows in chunks(batch)])
 
     @torch.no_grad()
-    def sample(self, n: int, key: Key, context: Tensor | None = None) -> Tensor:
-        """n new rows, z ~ p(z) and x ~ p(x|z), (n, *event)."""
+    def sample(self, n: int, key: Key, context: Any = None) -> Tensor:
+        """n new rows, z ~ p(z) and x ~ p(x|z), (n, *event); ``context``, if any, is (n, c).
+
+        A row depends on the key, its number and its context alone.
+
+        Raises:
+            InputError: n is not a whole number above 0, or the context has not n rows.
+        """
         n = checks.positive_int(n, "the number of samples")
-        rows = torch.arange(n, device=self.device)
-        drawn = []
-        for ids in rows.split(CHUNK):
-            u = key.fold("z").normal_rows(ids, 1, self.prior.latent, dtype=self.dtype)
-            given = None if context is None else context[ids]
-            z, _ = self.prior(given).push(u)
-            likelihood = self.decode(z[0], given)
-            cells = likelihood.mean.shape[1:].numel()
-            uniform = key.fold("x").uniform_rows(ids, 1, cells, dtype=self.dtype)
-            drawn.append(likelihood.icdf(uniform[0].view_as(likelihood.mean)))
+        if context is not None:
+            values = torch.from_numpy(checks.array(context, "context"))
+            context = _each_row(values.to(self.device, self.dtype), n, "context", 2)
+        drawn, event = [], None
+        with evaluating(self):
+            for ids in torch.split(torch.arange(n, device=self.device), CHUNK):
+                u = key.fold("z").normal_rows(ids, 1, self.prior.latent, dtype=self.dtype)
+                given = None if context is None else context[ids]
+                z, _ = self.prior(given).push(u)
+                event = event or self.decode(z[0, :1], None if given is None else given[:1]).mean.shape[1:]
+                uniform = key.fold("x").uniform_rows(ids, 1, event.numel(), dtype=self.dtype)
+                drawn.append(self.decode(z[0], given).icdf(uniform.view(-1, *event)))
         return torch.cat(drawn)
 
     def _centre(self, batch: Batch) -> Tensor:
         problem = self.given(batch)
         zero = torch.zeros(1, batch.rows, problem.noise_size, device=self.device, dtype=self.dtype)
         return problem.start.push(zero)[0][0]
+
+
+_MISFIT = (RuntimeError, TypeError, ValueError, IndexError)  # what a network raises when its input does not fit
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _observed(x: Any, mask: Tensor, fill: float) -> Any:
+    """x with ``fill`` in the cells that were not observed."""
+    values = x.detach().cpu() if isinstance(x, Tensor) else np.asarray(x)
+    if tuple(values.shape) != tuple(mask.shape):
+        raise InputError(
+            f"the mask has shape {tuple(mask.shape)}", f"{tuple(values.shape)}, the shape of x",
+            "give True for every observed cell and False for the others",
+        )
+    if isinstance(values, Tensor):
+        return torch.where(mask, values, torch.tensor(fill, dtype=values.dtype))
+    return np.where(mask.numpy(), values, values.dtype.type(fill) if values.dtype.kind in "biuf" else fill)
+
+
+def _each_row(values: Tensor, rows: int, name: str, dims: int) -> Tensor:
+    if values.ndim != dims or values.shape[0] != rows:
+        shape = f"({rows},)" if dims == 1 else f"({rows}, c)"
+        raise InputError(f"{name} has shape {tuple(values.shape)}", f"{shape}, one entry per row")
+    return values
+
+
+@contextlib.contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Put every module into evaluation mode (no dropout, fixed batch statistics), and back as it was at the end."""
+    modes = [(child, child.training) for child in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for child, training in modes:
+            child.training = training
 
 
 CHUNK = 4096  # rows per pass where no gradient is kept

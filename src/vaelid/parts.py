@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from typing import Any, TypeVar
 
+import numpy as np
 from torch import nn
 
 from vaelid.errors import InputError, nearest
@@ -33,6 +34,9 @@ def describe(module: nn.Module) -> dict[str, Any]:
 
     A module that is not registered becomes ``{"own": "package.Class"}``: such a model is loaded by handing an
     equal model to `vaelid.load`.
+
+    Raises:
+        InputError: a part does not store one of its arguments.
     """
     names = {cls: name for name, cls in _PARTS.items()}
     cls = type(module)
@@ -42,7 +46,13 @@ def describe(module: nn.Module) -> dict[str, Any]:
     for argument in inspect.signature(cls.__init__).parameters:
         if argument == "self":
             continue
-        value = getattr(module, argument)
+        try:
+            value = getattr(module, argument)
+        except AttributeError:
+            raise InputError(
+                f"the part {table['part']!r} does not store its argument {argument!r}",
+                f"self.{argument} to hold it, so that the model can be built again",
+            ) from None
         if value is not None:
             table[argument] = describe(value) if isinstance(value, nn.Module) else _plain(value)
     return table
@@ -52,7 +62,7 @@ def build(table: dict[str, Any]) -> nn.Module:
     """The module that `describe` described, freshly initialised.
 
     Raises:
-        InputError: a part is unknown, or one of the user's own.
+        InputError: a part is unknown, has other arguments, or is one of the user's own.
     """
     if "own" in table:
         raise InputError(
@@ -68,6 +78,12 @@ def build(table: dict[str, Any]) -> nn.Module:
         for key, value in table.items()
         if key != "part"
     }
+    try:
+        inspect.signature(_PARTS[name]).bind(**arguments)
+    except TypeError as error:
+        raise InputError(
+            f"the model's part {name!r} cannot be built: {error}", "the arguments that this version of vaelid knows"
+        ) from error
     return _PARTS[name](**arguments)
 
 
@@ -79,7 +95,9 @@ def is_named(table: dict[str, Any]) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _shape(value: Any) -> Any:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from vaelid.distributions import Normal
 from vaelid.errors import InputError
+from vaelid.networks import call
 from vaelid.parts import part
 from vaelid.types import Transport
 
@@ -19,12 +20,6 @@ class Posterior(nn.Module, abc.ABC):
     @abc.abstractmethod
     def forward(self, features: Tensor, context: Tensor | None = None) -> Transport:
         """q(z|x) for features (batch, *event) as `vaelid.likelihoods.Likelihood.features` makes them."""
-
-
-def run(network: nn.Module, x: Tensor, context: Tensor | None) -> Tensor:
-    """Call a network with the context where there is one, without where there is none."""
-    out: Tensor = network(x) if context is None else network(x, context)
-    return out
 
 
 @final
@@ -42,7 +37,7 @@ class DiagonalNormal(Posterior):
 
     def forward(self, features: Tensor, context: Tensor | None = None) -> Normal:
         """Normal over z with parameters (batch, latent)."""
-        out = run(self.network, features, context)
+        out = call(self.network, features, context)
         if out.ndim != 2 or out.shape[1] % 2:
             raise InputError(
                 f"the posterior's network returned shape {tuple(out.shape)}",

@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import hashlib
 import math
+import operator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +25,8 @@ _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed 64-bit number
 _MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
 _MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
 _MASK = (1 << 64) - 1
+_WORD = (1 << 32) - 1
+_BLOCK = 1 << 15  # pairs of dimensions per block of counter-based noise on a CPU
 
 
 @dataclass(frozen=True)
@@ -36,12 +40,14 @@ class Key:
 
     def fold(self, *data: str | int) -> Key:
         """The key derived from this one by ``data``, e.g. ``key.fold("train", step)``."""
-        text = repr((self.value, *data)).encode()
+        words = (word if isinstance(word, str) else operator.index(word) for word in data)
+        text = repr((self.value, *words)).encode()
         return Key(int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little"))
 
     def generator(self, device: torch.device | str = "cpu") -> torch.Generator:
         """A fresh PyTorch generator seeded by this key."""
-        return torch.Generator(device).manual_seed(self.value >> 1)
+        # a fold spreads the key over all bits of the seed: PyTorch's CPU generator reads the lowest 32 alone
+        return torch.Generator(device).manual_seed(self.fold("generator").value)
 
     def normal(
         self, shape: tuple[int, ...], *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
@@ -66,33 +72,58 @@ class Key:
 
         ``start`` is the number of the first sample: drawing samples 0–9 and then 10–19 gives what 0–19 gives.
         """
-        first, second = self._bits(row_id, samples, size, start)
-        pairs = torch.stack((_unit(first, dtype), _unit(second, dtype)), dim=-1)
-        uniform = pairs.flatten(-2)[..., :size]
-        return uniform.clamp_(max=1 - torch.finfo(dtype).eps / 2)
+        largest = 1 - torch.finfo(dtype).eps / 2
+
+        def uniform(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+            return first.clamp_(max=largest), second.clamp_(max=largest)
+
+        return self._rows(row_id, samples, size, start, dtype, uniform)
 
     def normal_rows(
         self, row_id: Tensor, samples: int, size: int, *, start: int = 0, dtype: torch.dtype = torch.float32
     ) -> Tensor:
-        """Standard normal noise, shape (samples, batch, size), counter-based per row (Box–Muller).
+        """Standard normal noise, shape (samples, batch, size), counter-based per row (Box and Muller 1958).
 
         ``row_id`` has shape (batch,), int64; its device is the result's. See `uniform_rows` for ``start``.
         """
-        first, second = self._bits(row_id, samples, size, start)
-        radius = _unit(first, dtype).log_().mul_(-2).sqrt_()
-        angle = _unit(second, dtype).mul_(2 * math.pi)
-        pairs = torch.stack((radius * torch.cos(angle), radius * torch.sin(angle)), dim=-1)
-        return pairs.flatten(-2)[..., :size]
 
-    def _bits(self, row_id: Tensor, samples: int, size: int, start: int) -> tuple[Tensor, Tensor]:
-        """Two 32-bit words per pair of dimensions, (samples, batch, ceil(size / 2)): splitmix64 (Steele et al. 2014)
-        from a state of its own for each row."""
-        pairs = (size + 1) // 2
+        def normal(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+            radius, angle = first.log_().mul_(-2).sqrt_(), second.mul_(2 * math.pi)
+            return torch.cos(angle).mul_(radius), angle.sin_().mul_(radius)
+
+        return self._rows(row_id, samples, size, start, dtype, normal)
+
+    def _rows(
+        self,
+        row_id: Tensor,
+        samples: int,
+        size: int,
+        start: int,
+        dtype: torch.dtype,
+        transform: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+    ) -> Tensor:
+        """Fill (samples, batch, size) in blocks that fit the cache: ``transform`` takes two numbers in (0, 1] per pair
+        of neighbouring dimensions and gives the pair.
+
+        The bits are splitmix64's (Steele et al. 2014), from a state of its own for each row and at the position
+        sample · 2³² + pair.
+        """
+        device, pairs = row_id.device, (size + 1) // 2
         state = _mix(row_id.to(torch.int64) * _GOLDEN + _signed(self.value))
-        count = torch.arange(start * pairs + 1, (start + samples) * pairs + 1, device=row_id.device)
-        counter = (count * _GOLDEN).view(samples, 1, pairs)
-        bits = _mix(state.view(1, -1, 1) + counter)
-        return _shift(bits, 32), bits & 0xFFFFFFFF
+        sample = (torch.arange(start, start + samples, device=device) << 32) * _GOLDEN
+        pair = torch.arange(pairs, device=device) * _GOLDEN
+        out = torch.empty(samples, len(state), size, dtype=dtype, device=device)
+        block = max(1, (_BLOCK if device.type == "cpu" else 64 * _BLOCK) // max(1, pairs))
+        rows = min(max(1, len(state)), block)
+        for r in range(0, len(state), rows):
+            for s in range(0, samples, block // rows):
+                part = out[s : s + block // rows, r : r + rows]
+                bits = _mix(sample[s : s + block // rows].view(-1, 1, 1) + state[r : r + rows].view(-1, 1) + pair)
+                low = bits & _WORD
+                even, odd = transform(_unit(_shift(bits, 32), dtype), _unit(low, dtype))
+                part[..., 0::2] = even
+                part[..., 1::2] = odd[..., : size // 2]
+        return out
 
 
 def _signed(value: int) -> int:
@@ -101,15 +132,16 @@ def _signed(value: int) -> int:
 
 def _shift(x: Tensor, by: int) -> Tensor:
     """Logical right shift of int64."""
-    return (x >> by) & ((1 << (64 - by)) - 1)
+    return (x >> by).bitwise_and_((1 << (64 - by)) - 1)
 
 
 def _mix(x: Tensor) -> Tensor:
-    x = (x ^ _shift(x, 30)) * _MIX_1
-    x = (x ^ _shift(x, 27)) * _MIX_2
-    return x ^ _shift(x, 31)
+    """splitmix64's mixing, in place."""
+    x.bitwise_xor_(_shift(x, 30)).mul_(_MIX_1)
+    x.bitwise_xor_(_shift(x, 27)).mul_(_MIX_2)
+    return x.bitwise_xor_(_shift(x, 31))
 
 
 def _unit(word: Tensor, dtype: torch.dtype) -> Tensor:
-    """A 32-bit word as a number in (0, 1]: at most 6.7 standard deviations from a normal's centre."""
+    """A 32-bit word as a number in (0, 1]: at most 6.8 standard deviations from a normal's centre."""
     return word.to(dtype).add_(0.5).mul_(2.0**-32)

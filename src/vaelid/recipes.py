@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from vaelid import likelihoods, networks, posteriors, priors
-from vaelid.data import Choice, Dataset, choose, load
+from vaelid.data import Choice, choose, load
 from vaelid.errors import InputError, nearest
 from vaelid.likelihoods import Likelihood
 from vaelid.model import VAE
@@ -38,7 +38,7 @@ def vae(
     x: Any,
     *,
     latent: int | None = None,
-    likelihood: str | None = None,
+    likelihood: str | Choice | None = None,
     network: str | None = None,
     hidden: tuple[int, ...] | None = None,
     binarise: bool = False,
@@ -50,33 +50,28 @@ def vae(
     Args:
         x: a data set or whatever `vaelid.data.load` reads.
         latent: latent size; by default √cells, between 2 and 32.
-        likelihood: a name of `LIKELIHOODS`; by default the one that `vaelid.data.choose` picks.
+        likelihood: a name of `LIKELIHOODS`, or what `vaelid.data.choose` chose; by default it chooses.
         network: ``"mlp"`` or ``"conv"``; by default conv for images from 16 × 16 on.
-        hidden: widths of the mlp; by default two layers of 128, or of 500 from 256 cells on.
+        hidden: widths of the mlp; by default two layers of 256, or of 500 from 256 cells on.
         binarise: the grey levels will be drawn as 0 or 1.
         train_rows: rows from which means and scales are taken; all by default.
         seed: names the initial weights.
+
+    Raises:
+        InputError: the data do not suit the likelihood, or a name is unknown.
     """
     dataset = load(x)
-    return compose(dataset, choose(dataset, likelihood, binarise=binarise), latent=latent, network=network,
-                   hidden=hidden, train_rows=train_rows, seed=seed)
-
-
-def compose(
-    dataset: Dataset, choice: Choice, *, latent: int | None = None, network: str | None = None,
-    hidden: tuple[int, ...] | None = None, train_rows: np.ndarray | None = None, seed: int = 0,
-) -> VAE:
-    """`vae` with the likelihood already chosen."""
+    choice = likelihood if isinstance(likelihood, Choice) else choose(dataset, likelihood, binarise=binarise)
     event = tuple(dataset.x.shape[1:])
     cells = math.prod(event)
     latent = default_latent(event) if latent is None else latent
-    hidden = ((500, 500) if cells >= 256 else (128, 128)) if hidden is None else tuple(hidden)
+    hidden = ((500, 500) if cells >= 256 else (256, 256)) if hidden is None else tuple(hidden)
     network = ("conv" if len(event) == 3 and min(event[1:]) >= 16 else "mlp") if network is None else network
     heads, build = LIKELIHOODS[choice.likelihood]
-    heads = heads or choice.arguments["classes"]
+    heads = heads or int(choice.arguments["classes"])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(Key(seed).fold("init").value >> 1)
-        features = (choice.arguments["classes"] * event[0], *event[1:]) if choice.likelihood == "categorical" else event
+        features = (heads * event[0], *event[1:]) if choice.likelihood == "categorical" else event
         match network:
             case "conv":
                 decoder: nn.Module = networks.ConvDecoder(latent, event, heads=heads)
@@ -91,8 +86,8 @@ def compose(
             build(decoder, event, **choice.arguments),
             posteriors.DiagonalNormal(encoder),
         )
-    rows = dataset.x if train_rows is None else dataset.x[train_rows]
-    model.likelihood.adapt(torch.from_numpy(np.ascontiguousarray(rows)))
+    if not choice.binarise:
+        model.likelihood.adapt(dataset.x if train_rows is None else dataset.x[train_rows])
     return model
 
 

@@ -2,50 +2,101 @@
 
 from __future__ import annotations
 
-import errno
+import contextlib
+import io
+import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from typing import Annotated, Any, NoReturn
 
 import typer
 
+import vaelid
 from vaelid.cli import inspect, train, use
+from vaelid.cli.mistakes import WRONG_PATH, check_command, usage
 from vaelid.cli.output import complain
-from vaelid.errors import InputError, Interrupted, RunError, nearest
+from vaelid.errors import InputError, Interrupted, RunError
+
+COMMANDS = {
+    "train": train.train,
+    "evaluate": use.evaluate,
+    "encode": use.encode,
+    "reconstruct": use.reconstruct,
+    "sample": use.sample,
+    "report": inspect.report,
+    "info": inspect.info,
+    "compare": inspect.compare,
+}
 
 app = typer.Typer(
     name="vaelid",
-    help="Variational autoencoders whose numbers hold. Start with: vaelid train digits",
-    no_args_is_help=True,
+    invoke_without_command=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (train.train, use.evaluate, use.encode, use.reconstruct, use.sample, inspect.report, inspect.info,
-                inspect.compare):
-    app.command()(command)
+for name, command in COMMANDS.items():
+    app.command(name)(command)
+
+
+@app.callback()
+def front(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Variational autoencoders whose numbers hold. To start: vaelid train digits"""
+    if version:
+        print(f"vaelid {vaelid.__version__}")
+    elif context.invoked_subcommand is None:
+        print(context.get_help())
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code; errors become one line on stderr."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that knows no ± shows a ?
     try:
-        code = app(arguments, standalone_mode=False)
-        return code if isinstance(code, int) else 0
+        with _terminable():
+            check_command(arguments, COMMANDS)
+            code = app(arguments, standalone_mode=False)
+            return code if isinstance(code, int) else 0
     except typer.Exit as error:
         return error.exit_code
     except InputError as error:
         return complain(str(error), 2)
     except typer.TyperException as error:
-        return complain(error.format_message(), 2)
+        return complain(usage(error), 2)
     except RunError as error:
         return complain(str(error), 1)
     except (Interrupted, KeyboardInterrupt, typer.Abort) as error:
         return complain(str(error) or "interrupted", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on, which is no mistake
+        return 0
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return complain(f"the disk is full ({error.filename or 'while writing'}); free some space and try again", 1)
-        raise
+        where = f"{error.filename}: " if error.filename else ""
+        return complain(f"{where}{error.strerror or error}", 2 if error.errno in WRONG_PATH else 1)
 
 
-__all__ = ["app", "main", "nearest"]
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM is Ctrl-C."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
 
-if __name__ == "__main__":
-    sys.exit(main())
+    def interrupt(*_: Any) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
+__all__ = ["app", "main"]

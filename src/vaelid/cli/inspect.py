@@ -3,50 +3,55 @@
 from __future__ import annotations
 
 import webbrowser
+import zlib
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
+from vaelid import likelihoods
 from vaelid import report as reports
-from vaelid.cli.output import Json, Output, Quiet, scores
+from vaelid.cli.arguments import Device, Json, Quiet, RunPath, opened
+from vaelid.cli.ending import facts, has_ended, is_scored, measure
+from vaelid.cli.output import Output, command, scores
 from vaelid.runs import Run
 
 
 def report(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
+    run: RunPath,
     open_: Annotated[bool, typer.Option("--open", help="Show it in the browser.")] = False,
+    device: Device = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write report.html anew."""
+    """Score a run on its test rows and write its report.html anew."""
     output = Output(json, quiet)
-    folder = Run.open(run)
-    page = reports.write(folder, folder.model())
+    folder = opened(run, device)
+    model, dataset = folder.model(), folder.dataset()
+    evaluation = measure(folder, model, dataset, output)
+    if not is_scored(folder):
+        folder.save_metrics(facts(folder) | evaluation.as_dict())
+    page = reports.write(folder, model, evaluation)
     if open_:
         webbrowser.open(page.resolve().as_uri())
-    output.result({"report": str(page)}, [str(page)])
+    output.result({"run": str(folder.path), "report": str(page)}, [str(page)])
 
 
-def info(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
-    json: Json = False,
-    quiet: Quiet = False,
-) -> None:
+def info(run: RunPath, json: Json = False, quiet: Quiet = False) -> None:
     """What a run is: data, model, training, scores."""
     output = Output(json, quiet)
-    folder = Run.open(run)
+    folder = opened(run)
     table = describe(folder)
     metrics = folder.metrics()
-    lines = [f"{key:12}{value}" for key, value in table.items() if value is not None]
+    hidden = ("fingerprint", "test_rows", "binarise", "measure")
+    lines = [f"{key:12}{value}" for key, value in table.items() if value is not None and key not in hidden]
     if metrics:
         lines += ["", f"On {metrics['rows']:,} test rows:", *scores(metrics, table["latent"])]
     output.result(table | {"metrics": metrics}, lines)
 
 
 def compare(
-    paths: Annotated[list[Path], typer.Argument(metavar="RUN RUN…", help="Run folders.")],
+    paths: Annotated[list[Path], typer.Argument(metavar="RUN", help="Run folders.")],
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -54,44 +59,60 @@ def compare(
     output = Output(json, quiet)
     rows = []
     for path in paths:
-        folder = Run.open(path)
+        folder = opened(path)
         rows.append(describe(folder) | {"metrics": folder.metrics()})
-    if json:
-        output.result({"runs": rows, "same_test_rows": _same_rows(rows)}, [])
-        return
     names = {"elbo": "ELBO", "iwae": "log p(x) ≥", "rate": "rate", "distortion": "distortion"}
-    table = Table("run", "likelihood", "latent", "epochs", *names.values(), "active", box=None, header_style="bold")
+    table = [["run", "likelihood", "latent", "epochs", *names.values(), "active"]]
     for row in rows:
         m = row["metrics"]
-        cells = [f"{m[key]:.2f} ± {m[f'{key}_se']:.2f}" if m else "–" for key in names]
-        table.add_row(row["run"], row["likelihood"], str(row["latent"]), str(row["epochs"] or "–"), *cells,
-                      f"{m['active_units']} of {row['latent']}" if m else "–")
-    output.words.print(table)
-    if not _same_rows(rows):
-        output.say("These runs were scored on different rows: their numbers cannot be set side by side.")
+        numbers = [f"{m[key]:.2f} ± {m[f'{key}_se']:.2f}" if m else "–" for key in names]
+        known = [row["likelihood"], str(row["latent"] or "–"), str(row["epochs"] or "–")]
+        table.append([row["run"], *known, *numbers, str(m["active_units"]) if m else "–"])
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in table]
+    differ = _differences(rows)
+    if differ:
+        lines += ["", f"Not to be set side by side: these runs differ in {' and '.join(differ)}."]
+    output.result({"runs": rows, "same_test_rows": not differ, "differ": differ}, lines)
 
 
 def describe(folder: Run) -> dict[str, Any]:
     """The plain facts of a run."""
     config, events, metrics = folder.config, folder.events(), folder.metrics()
     epochs = [event for event in events if event["event"] == "EpochDone"]
-    parts = config.parts
-    state = "finished" if folder.model_file.exists() else f"unfinished; vaelid train --resume {folder.path}"
+    likelihood = str(_part(config.parts, "likelihood").get("part", "likelihoods.one of the user's own"))
+    kind = getattr(likelihoods, likelihood.removeprefix("likelihoods."), None)
+    page = folder.path / "report.html"
     return {
         "run": str(folder.path),
-        "state": state,
+        "state": "finished" if has_ended(folder) else f"unfinished; go on with: {command('train', '--resume', folder.path)}",
         "data": config.data.source,
         "fingerprint": config.data.fingerprint,
-        "likelihood": parts["likelihood"]["part"].removeprefix("likelihoods."),
-        "latent": parts["prior"]["latent"],
+        "binarise": config.data.binarise,
+        "test_rows": f"{zlib.crc32(folder.split().test.tobytes()):08x}",
+        "likelihood": likelihood.removeprefix("likelihoods."),
+        "measure": None if kind is None else "counting" if kind.discrete else "Lebesgue",
+        "latent": _part(config.parts, "prior").get("latent"),
         "objective": config.objective.name if config.objective else "of the user's own",
         "epochs": epochs[-1]["epoch"] if epochs else None,
         "asked": f"{config.training.epochs} epochs at most, seed {config.seed}, device {config.device}",
         "seconds": metrics.get("seconds"),
-        "report": str(folder.path / "report.html") if (folder.path / "report.html").exists() else None,
+        "report": str(page) if page.exists() else None,
     }
 
 
-def _same_rows(rows: list[dict[str, Any]]) -> bool:
-    """Whether all runs were scored on the same number of rows of the same data."""
-    return len({(row["fingerprint"], row["metrics"].get("rows")) for row in rows}) == 1
+def _part(parts: dict[str, Any], name: str) -> dict[str, Any]:
+    """The description of one of a model's boxes; empty where the model is the user's own."""
+    box = parts.get(name, {})
+    return box if isinstance(box, dict) else {}
+
+
+def _differences(rows: list[dict[str, Any]]) -> list[str]:
+    """What keeps the scores of runs from being compared."""
+    scored = [row for row in rows if row["metrics"]]
+    why = {
+        "test rows": {(row["fingerprint"], row["test_rows"], row["metrics"]["rows"]) for row in scored},
+        "binarisation": {row["binarise"] for row in scored},
+        "base measure (a mass is no density)": {row["measure"] for row in scored},
+    }
+    return [reason for reason, values in why.items() if len(values) > 1]

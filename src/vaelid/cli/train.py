@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import shutil
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,147 +12,225 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from vaelid import recipes, report, runs
-from vaelid.cli.output import Device, Json, Output, Quiet, scores
-from vaelid.data import Choice, Dataset, choose, load, standard_split
-from vaelid.errors import InputError, Interrupted
+from vaelid import checks, recipes, runs
+from vaelid.cli.arguments import Device, Json, Quiet, is_run, opened, whole
+from vaelid.cli.ending import conclude, facts, has_ended, is_scored
+from vaelid.cli.output import Output, command
+from vaelid.data import Choice, Dataset, Split, choose, load, standard_split
+from vaelid.errors import InputError, Interrupted, RunError
 from vaelid.model import VAE
 from vaelid.runs import Config, Run
+from vaelid.runs.folder import next_free
 from vaelid.training import EpochDone, Finished, Started, graceful, watch
+
+PAUSE = 30.0  # seconds between lines of progress where there is no terminal to show a bar
 
 
 def train(
-    data: Annotated[str | None, typer.Argument(help="Built-in name (digits), file or folder.", metavar="DATA")] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Run folder to make; by default runs/NAME-NNN.")] = None,
-    config: Annotated[Path | None, typer.Option("--config", help="Settings in TOML.")] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key of config.toml; may be repeated.")
+    data: Annotated[
+        str | None, typer.Argument(metavar="DATA", help="Built-in name (digits), file or folder.", show_default=False)
     ] = None,
-    epochs: Annotated[int | None, typer.Option("--epochs", help="Passes over the training rows, at most.")] = None,
-    latent: Annotated[int | None, typer.Option("--latent", help="Size of the latent space.")] = None,
-    likelihood: Annotated[str | None, typer.Option("--likelihood", help="By default, the one that suits.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="RUN", help="New run folder; else runs/NAME-NNN.")] = None,
+    config: Annotated[Path | None, typer.Option("--config", metavar="FILE", help="Settings in TOML.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key that --dry-run prints; repeatable.")
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", metavar="N", parser=whole, help="Passes over the training rows, at most.")
+    ] = None,
+    latent: Annotated[int | None, typer.Option("--latent", metavar="D", parser=whole, help="Latent dimensions.")] = None,
+    likelihood: Annotated[
+        str | None, typer.Option("--likelihood", metavar="NAME", help="Default: the one that suits the data.")
+    ] = None,
     binarise: Annotated[bool, typer.Option("--binarise", help="Draw grey levels as 0 or 1 at every step.")] = False,
-    label: Annotated[str | None, typer.Option("--label", help="Column with labels; the model never sees it.")] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Names every random number.")] = None,
+    label: Annotated[
+        str | None, typer.Option("--label", metavar="COLUMN", help="Labels; the model never sees them.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", metavar="N", parser=whole, help="Names every random number.  [default: 0]")
+    ] = None,
     device: Device = None,
-    resume: Annotated[Path | None, typer.Option("--resume", help="Go on with a run; needs no DATA.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the settings and stop.")] = False,
+    resume: Annotated[Path | None, typer.Option("--resume", metavar="RUN", help="Go on with a run; no DATA.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the settings as TOML; write nothing.")] = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Train a model, score it on test rows and write a report."""
-    output = Output(json, quiet)
-    if resume is not None:
-        beside = {"DATA": data, "--out": out, "--config": config, "--set": settings, "--latent": latent, "--label": label,
-                 "--likelihood": likelihood, "--binarise": binarise, "--seed": seed, "--device": device}
-        if given := [name for name, value in beside.items() if value]:
-            raise InputError(f"--resume with {', '.join(given)}", "only --epochs beside --resume",
-                             "the run's config.toml says the rest")
-        _resume(resume, epochs, output)
-        return
-    flags: dict[str, Any] = {
-        "seed": seed,
-        "device": device,
-        "data": {"source": data, "label": label, "binarise": binarise or None},
-        "model": {"latent": latent, "likelihood": likelihood},
-        "training": {"epochs": epochs},
+    output = Output(json, quiet, keep_stdout=dry_run)
+    flags = {
+        "--config": config,
+        "--set": settings or None,
+        "--epochs": None if epochs is None else checks.positive_int(epochs, "--epochs"),
+        "--latent": None if latent is None else checks.positive_int(latent, "--latent"),
+        "--likelihood": likelihood,
+        "--binarise": binarise or None,
+        "--label": label,
+        "--seed": seed,
+        "--device": device,
     }
+    if resume is not None:
+        beside = {"DATA": data, "--out": out, "--dry-run": dry_run or None} | flags
+        given = [name for name, value in beside.items() if value is not None and name not in ("--epochs", "--device")]
+        if given:
+            raise InputError(
+                f"--resume with {', '.join(given)}",
+                "only --epochs or --device beside --resume",
+                "the run's config.toml says the rest",
+            )
+        _resume(resume, epochs, device, output)
+        return
     asked = runs.resolve(
         *([runs.read_config(config)] if config else []),
         *(runs.setting(text) for text in settings or []),
-        _given(flags),
+        _given(
+            {
+                "seed": seed,
+                "device": device,
+                "data": {"source": data, "label": label, "binarise": flags["--binarise"]},
+                "model": {"latent": latent, "likelihood": likelihood},
+                "training": {"epochs": epochs},
+            }
+        ),
     )
-    if not asked.data.source:
-        raise InputError("no DATA", "a built-in name, a file or a folder", "for example: vaelid train digits")
+    _check_source(asked.data.source)
+    if out is not None and out.exists():
+        raise _exists(out, _words(data, flags))
     runs.find_device(asked.device)
+    if asked.objective is not None:
+        asked.objective.build()
     dataset = load(asked.data.source, label=asked.data.label)
     choice = choose(dataset, asked.model.likelihood, binarise=asked.data.binarise)
     parts = standard_split(len(dataset.x), dataset.test_rows)
-    model = _build(asked, dataset, choice, parts.train)
-    path = out or runs.new_path(dataset.name)
-    runs.ensure_new(path)
-    output.say(f"{dataset.name}: {len(dataset.x):,} rows of shape {tuple(dataset.x.shape[1:])}; "
-               f"{len(parts.train):,} to train, {len(parts.validation):,} to validate, {len(parts.test):,} to test")
+    model = _build(asked, dataset, choice, parts)
+    output.say(
+        f"{dataset.name}: {len(dataset.x):,} rows of shape {tuple(dataset.x.shape[1:])}; "
+        f"{len(parts.train):,} to train, {len(parts.validation):,} to validate, {len(parts.test):,} to test"
+    )
     output.say(choice.line())
-    cells = dataset.x[0].size
-    if model.prior.latent > cells:
-        output.say(f"warning: {model.prior.latent} latents for rows of {cells} cells; fewer would do")
-    asked = asked.model_copy(update={"model": asked.model.model_copy(
-        update={"latent": model.prior.latent, "likelihood": choice.likelihood})})
+    latent, cells = model.prior.latent, dataset.x[0].size
+    if latent > cells:
+        output.warn(f"warning: {latent} latent dimensions for rows of {cells} cells; fewer would do")
+    built = asked.model.model_copy(update={"latent": latent, "likelihood": choice.likelihood})
+    asked = asked.model_copy(update={"model": built})
     if dry_run:
-        output.result(asked.model_dump(mode="json", exclude_none=True), [asked.to_toml()])
+        output.result(asked.model_dump(mode="json", exclude_none=True), [asked.to_toml().rstrip()])
         return
-    run = runs.start(path, asked, model, dataset, parts)
-    output.say(f"run folder {run.path}")
-    _go(run, model, dataset, output, resume=False)
+    _start(out, asked, model, dataset, parts, output)
 
 
-def _build(config: Config, dataset: Dataset, choice: Choice, train_rows: Any) -> VAE:
-    model = recipes.compose(
+def _check_source(source: str) -> None:
+    """Refuse what is no DATA but looks as if it could be."""
+    if not source:
+        raise InputError("no DATA", "a built-in name, a file or a folder", "for example: vaelid train digits")
+    if any(sign in source for sign in "*?[") and not Path(source).exists():
+        raise InputError(
+            f"DATA {source} names several files", "one file or folder", "join the files first: globs are not read yet"
+        )
+    if is_run(Path(source)):
+        raise InputError(f"{source} is a run", "data", f"to go on with it: {command('train', '--resume', source)}")
+
+
+def _exists(out: Path, words: list[str]) -> InputError:
+    """The error for a folder that is there already, with the commands that might have been meant."""
+    another = command("train", *words, "--out", next_free(out))
+    if not is_run(out):
+        return InputError(f"{out} exists and is no run", "a new folder", f"for example: {another}")
+    again = command("train", "--resume", out)
+    return InputError(f"the run {out} exists", "a new folder", f"to go on with that run: {again}; for another: {another}")
+
+
+def _words(data: str | None, flags: dict[str, Any]) -> list[str]:
+    """DATA and flags as they were typed."""
+    words = [] if data is None else [data]
+    for name, value in flags.items():
+        for item in value if isinstance(value, list) else [value]:
+            words += [] if item is None else [name] if item is True else [name, str(item)]
+    return words
+
+
+def _build(config: Config, dataset: Dataset, choice: Choice, parts: Split) -> VAE:
+    model = recipes.vae(
         dataset,
-        choice,
+        likelihood=choice,
         latent=config.model.latent,
         network=config.model.network,
         hidden=None if config.model.hidden is None else tuple(config.model.hidden),
-        train_rows=train_rows,
+        train_rows=parts.train,
         seed=config.seed,
     )
     return model.to(torch.device(config.device))
 
 
-def _resume(path: Path, epochs: int | None, output: Output) -> None:
-    run = Run.open(path)
+def _start(out: Path | None, config: Config, model: VAE, dataset: Dataset, parts: Split, output: Output) -> None:
+    """Make the run folder and train in it; if the call turns out to be wrong before the first step, nothing is left."""
+    path = out or runs.new_path(dataset.name)
+    missing = [folder for folder in path.parents if not folder.exists()]
+    while True:
+        try:
+            run = runs.start(path, config, model, dataset, parts)
+            break
+        except (InputError, OSError):
+            if out is not None or not path.exists():
+                raise
+            path = runs.new_path(dataset.name)  # another training took the name at the same time
+    try:
+        _go(run, model, dataset, output, resume=False)
+    except InputError:
+        if not run.events():
+            shutil.rmtree(run.path)
+            for folder in missing:
+                folder.rmdir()
+        raise
+
+
+def _resume(path: Path, epochs: int | None, device: str | None, output: Output) -> None:
+    """Go on with a run; where only its scores or its report are missing, make those."""
+    run = opened(path, device)
     dataset = run.dataset()
+    if epochs is None and has_ended(run) and not is_scored(run):
+        output.say(f"{run.path} is trained; what is missing are its scores")
+        conclude(run, run.model(), dataset, output)
+        return
     model = run.build()
     runs.prepare_resume(run, epochs)
-    output.say(f"going on with {run.path}")
+    if device is not None:
+        run.save_config(run.config)
     _go(run, model, dataset, output, resume=True)
 
 
 def _go(run: Run, model: VAE, dataset: Dataset, output: Output, *, resume: bool) -> None:
-    """Train, score, report, and the last screen."""
-    began = time.monotonic()
-    finished: Finished | None = None
-    again = f"vaelid train --resume {run.path}"
+    """Train to the end, then score and report."""
+    again = command("train", "--resume", run.path)
+    said, reason = time.monotonic(), ""
     try:
-        with graceful() as stop, contextlib.closing(
-            watch(runs.go(run, model, dataset, resume=resume, stop=stop), output.bars)  # type: ignore[type-var]
-        ) as events:
-            for event in events:
+        with (
+            graceful() as stop,
+            contextlib.closing(runs.go(run, model, dataset, resume=resume, stop=stop)) as stream,  # type: ignore[type-var]
+        ):
+            first = next(stream)  # a call that is wrong fails here, before there is a bar
+            output.say(f"{'going on with' if resume else 'run folder'} {run.path}")
+            for event in watch(itertools.chain([first], stream), output.bars):
                 match event:
                     case Started(step=step, epoch=epoch) if step:
                         output.say(f"from step {step}, epoch {epoch}")
-                    case EpochDone():
-                        pass
+                    case EpochDone() if not output.bars.is_terminal and time.monotonic() - said > PAUSE:
+                        said, bound = time.monotonic(), event.validation["bound"]
+                        output.warn(f"epoch {event.epoch}/{run.config.training.epochs}, validation ELBO {bound:.2f}")
                     case Finished():
-                        finished = event
-    except Interrupted as error:
-        raise Interrupted(f"interrupted; everything is saved. Go on with: {again}") from error
-    if finished is None:
-        raise InputError("training did not end", "a finished training", again)
-    seconds = round(time.monotonic() - began, 1)
-    output.say(f"trained for {finished.epoch} epochs in {seconds:g} s; best at epoch {finished.best_epoch} "
-               f"({finished.reason})")
-    rows = min(len(run.split().test), run.config.evaluation.rows)
-    with output.bar("scoring test rows", rows) as on_rows:
-        evaluation = runs.score(run, model, dataset, on_rows=on_rows)
-    metrics = {"run": str(run.path), "epochs": finished.epoch, "best_epoch": finished.best_epoch, "seconds": seconds}
-    metrics |= evaluation.as_dict()
-    run.save_metrics(metrics)
-    page = report.write(run, model, evaluation)
-    latent = model.prior.latent
-    lines = [
-        "",
-        f"On {evaluation.rows:,} test rows, which training never saw (mean ± standard error over rows):",
-        *scores(metrics, latent),
-        "",
-        f"  report   {page}",
-        f"  next     vaelid sample {run.path} -n 64 --out samples.png" if dataset.kind == "image" else
-        f"  next     vaelid sample {run.path} -n 100 --out samples.csv",
-        f"           vaelid encode {run.path} {dataset.source} --out latents.csv" if dataset.source != "memory" else
-        f"           vaelid info {run.path}",
-    ]
-    output.result(metrics, lines)
+                        reason = event.reason
+    except KeyboardInterrupt as error:
+        kept = f"go on from the last checkpoint with: {again}" if run.checkpoints.last.exists() else "nothing to go on from"
+        raise Interrupted(f"interrupted at once; {kept}") from error
+    except OSError as error:
+        raise RunError(
+            f"{run.path} could not be written ({error.strerror or error}); the last checkpoint is intact. "
+            f"Make room there and go on with: {again}"
+        ) from error
+    done = facts(run)
+    output.say(
+        f"trained for {done['epochs']} epochs in {done['seconds']:g} s; best at epoch {done['best_epoch']} ({reason})"
+    )
+    conclude(run, model, dataset, output)
 
 
 def _given(table: dict[str, Any]) -> dict[str, Any]:

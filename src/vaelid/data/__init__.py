@@ -1,7 +1,7 @@
 """Data: sources, the choice of a likelihood, the split into parts, and what is written for users to read."""
 
 from vaelid.data.dataset import Dataset, Kind
-from vaelid.data.schema import LIKELIHOODS, Choice, binarise, choose, grey_scale, resolution
+from vaelid.data.schema import LIKELIHOODS, Choice, choose, grey_scale
 from vaelid.data.sources import BUILT_IN, ENDINGS, load
 from vaelid.data.split import Split, split, standard_split
 from vaelid.data.writers import (
@@ -23,14 +23,12 @@ __all__ = [
     "Dataset",
     "Kind",
     "Split",
-    "binarise",
     "check_images_path",
     "check_table_path",
     "choose",
     "grey_scale",
     "load",
     "load_arrays",
-    "resolution",
     "save_arrays",
     "split",
     "standard_split",

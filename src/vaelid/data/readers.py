@@ -156,8 +156,8 @@ def read_parquet(path: Path, name: str, label: str | None) -> Dataset:
     """A table of a ``.parquet`` file; an index that pandas stored beside the data is left out."""
     import pyarrow.parquet as arrow_parquet
 
-    with reading(path, "a Parquet file"):
-        table = arrow_parquet.ParquetFile(path).read()
+    with reading(path, "a Parquet file"), arrow_parquet.ParquetFile(path) as file:
+        table = file.read()
         columns = [
             _column(field, values)
             for field, values in zip(table.column_names, table.columns, strict=True)

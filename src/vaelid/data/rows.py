@@ -43,8 +43,6 @@ class Rows:
         x = rows.x.to(dtype)
         if self.grey is not None:
             cells = x[0].numel()
-            pieces = [
-                key.uniform_rows(ids, 1, cells, dtype=dtype)[0].view(-1, *x.shape[1:]) for ids in rows.ids().split(4096)
-            ]
-            x = (torch.cat(pieces) * self.grey < x).to(dtype)
+            pieces = [key.uniform_rows(ids, 1, cells, dtype=dtype)[0] for ids in torch.split(rows.ids(), 4096)]
+            x = (torch.cat(pieces).view_as(x) * self.grey < x).to(dtype)
         return Batch(x, rows.mask, rows.context, rows.row_id, rows.weight)

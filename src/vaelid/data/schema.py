@@ -1,4 +1,4 @@
-"""Which likelihood suits the data, by a short rule that is printed; the steps to which values were recorded."""
+"""Which likelihood suits the data, by a short rule that is printed."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import final
 
 import numpy as np
-from torch import Tensor
+import torch
 
 from vaelid import checks
 from vaelid.data.dataset import Dataset
 from vaelid.errors import InputError, nearest
+from vaelid.likelihoods import resolution
 from vaelid.types import Support
 
 LIKELIHOODS = {
@@ -35,12 +36,13 @@ class Choice:
     """A likelihood by name, why it was chosen, and what the data say about its arguments.
 
     ``arguments`` holds ``trials`` (binomial), ``classes`` (categorical) or ``low``, ``high``, ``step`` (discretised
-    logistic), in the data's own units.
+    logistic), in the data's own units. ``binarise`` says that grey levels are drawn as 0 or 1.
     """
 
     likelihood: str
     reason: str
     arguments: dict[str, float]
+    binarise: bool = False
 
     def line(self) -> str:
         """One line to print: ``likelihood: binomial, 16 trials (built-in digits: …)``."""
@@ -80,35 +82,6 @@ def grey_scale(dataset: Dataset) -> float:
     return 255.0 if dataset.x.dtype == np.uint8 and not _is_binary(dataset.x) else 1.0
 
 
-def binarise(x01: Tensor, uniform: Tensor) -> Tensor:
-    """Cells that are 1 with probability ``x01`` and else 0, from uniform noise on [0, 1) of the same shape.
-
-    Source: Salakhutdinov and Murray, "On the quantitative analysis of deep belief networks", ICML 2008.
-    """
-    return (uniform < x01).to(x01.dtype)
-
-
-def resolution(x: np.ndarray) -> np.ndarray:
-    """The step to which each feature was recorded, shape (*event,), float64: the smallest difference between two of
-    its values that is more than rounding; 0 for a constant feature.
-
-    ``x`` has shape (rows, *event). Differences of up to four units in the last place of the feature's largest value
-    count as rounding.
-    """
-    flat = x.reshape(len(x), -1)
-    steps = np.zeros(flat.shape[1])
-    block = max(1, (1 << 22) // len(flat))
-    for start in range(0, flat.shape[1], block):
-        ordered = np.sort(flat[:, start : start + block], axis=0).astype(np.float64)
-        gaps = np.diff(ordered, axis=0)
-        if flat.dtype.kind == "f":
-            largest = np.maximum(np.abs(ordered[0]), np.abs(ordered[-1]))
-            gaps[gaps <= 4 * np.finfo(flat.dtype).eps * largest] = 0
-        smallest = np.where(gaps > 0, gaps, np.inf).min(axis=0, initial=np.inf)
-        steps[start : start + block] = np.where(np.isfinite(smallest), smallest, 0)
-    return steps.reshape(x.shape[1:])
-
-
 def _by_rule(dataset: Dataset) -> Choice:
     x = dataset.x
     if dataset.trials is not None:
@@ -139,7 +112,7 @@ def _binarised(dataset: Dataset, likelihood: str | None) -> Choice:
             "grey levels: 8-bit values (uint8), or numbers from 0 to 1",
             "leave --binarise out or scale the data to [0, 1]",
         )
-    return Choice("bernoulli", "grey levels binarised afresh at every step", {})
+    return Choice("bernoulli", "grey levels binarised afresh at every step", {}, binarise=True)
 
 
 def _arguments(dataset: Dataset, likelihood: str) -> dict[str, float]:
@@ -167,7 +140,7 @@ def _arguments(dataset: Dataset, likelihood: str) -> dict[str, float]:
 def _levels(dataset: Dataset) -> dict[str, float]:
     x = dataset.x
     low, high = float(x.min()), float(x.max())
-    step = float(resolution(x.reshape(-1, 1))[0])
+    step = float(resolution(torch.from_numpy(x.reshape(-1, 1)).double(), rows=x.size)[0])
     if step == 0:
         raise InputError(
             f"all values of {dataset.name} are {low:g}", "at least two levels", "choose another likelihood"

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vaelid import checks
 from vaelid.distributions import has_kl, kl_cells
-from vaelid.model import VAE
+from vaelid.model import VAE, evaluating
 from vaelid.random import Key
 from vaelid.types import Batch
 
@@ -26,7 +26,7 @@ class Importance:
 
     Attributes:
         log_evidence: L_K = log (1/K) Σ_k w_k, a lower bound on log p(x) in expectation, nats.
-        mc_se: Monte Carlo standard error of L_K by the delta method, √(1/ESS − 1/K).
+        mc_se: Monte Carlo standard error of L_K by the delta method, √((1/ESS − 1/K) · K/(K − 1)); NaN where K is 1.
         ess: effective sample size (Σ w)² / Σ w².
         elbo: mean of log w over the same draws, with the closed form of the KL where there is one.
         reconstruction: mean of log p(x|z) over the draws.
@@ -73,42 +73,40 @@ def importance(
     rows = max(1, min(512, DECODER_ROWS // min(samples, 64)))
     parts = []
     for first in range(0, batch.rows, rows):
-        parts.append(_rows(model, batch.take(slice(first, first + rows)), samples, key))
+        with evaluating(model):
+            parts.append(_rows(model, batch.take(slice(first, first + rows)), samples, key))
         if on_rows is not None:
             on_rows(min(first + rows, batch.rows))
-    columns: list[Any] = [
-        None if column[0] is None else torch.cat(column) for column in zip(*parts, strict=True)
-    ]
-    return Importance(*columns, samples=samples)
+    columns: list[Any] = [None if column[0] is None else torch.cat(column) for column in zip(*parts, strict=True)]
+    return Importance(*columns, samples)  # type: ignore[call-arg]  # eight columns and K
 
 
 def _rows(model: VAE, batch: Batch, samples: int, key: Key) -> tuple[Tensor | None, ...]:
     problem = model.given(batch)
     per_pass = max(1, DECODER_ROWS // batch.rows)
-    shape = (batch.rows,)
-    double = {"dtype": torch.float64, "device": batch.x.device}
-    peak = torch.full(shape, -math.inf, **double)  # type: ignore[arg-type]
-    first, second, reconstruction, gap = (torch.zeros(shape, **double) for _ in range(4))  # type: ignore[arg-type]
+    zero = torch.zeros(batch.rows, dtype=torch.float64, device=batch.x.device)
+    peak, first, second, reconstruction, gap = zero - math.inf, zero, zero, zero, zero
     for start in range(0, samples, per_pass):
         u = problem.noise(key, min(per_pass, samples - start), start=start)
         trace = problem.trace(u)
         log_weight = trace.log_weight.double()
-        reconstruction += trace.log_likelihood.double().sum(0)
-        gap += (log_weight - trace.log_likelihood.double()).sum(0)
+        reconstruction = reconstruction + trace.log_likelihood.double().sum(0)
+        gap = gap + (log_weight - trace.log_likelihood.double()).sum(0)
         new_peak = torch.maximum(peak, log_weight.amax(0))
         shrink, weight = (peak - new_peak).exp(), (log_weight - new_peak).exp()
         first = first * shrink + weight.sum(0)
         second = second * shrink.square() + weight.square().sum(0)
         peak = new_peak
     ess = first.square() / second
-    reconstruction /= samples
-    q, p = problem.start, problem.prior
+    reconstruction = reconstruction / samples
+    q: Any = problem.start
+    p: Any = problem.prior
     kl = kl_cells(q, p).double() if has_kl(q, p) else None
     rate = -gap / samples if kl is None else kl.sum(-1)
     centre, _ = q.push(torch.zeros(1, batch.rows, problem.noise_size, dtype=batch.x.dtype, device=batch.x.device))
     return (
         peak + (first / samples).log(),
-        (1 / ess - 1 / samples).clamp(min=0).sqrt(),
+        ((1 / ess - 1 / samples).clamp(min=0) * (samples / (samples - 1) if samples > 1 else math.nan)).sqrt(),
         ess,
         reconstruction - rate,
         reconstruction,

@@ -4,7 +4,8 @@ A network maps (batch, *inputs) to (batch, heads · outputs[0], *outputs[1:]): t
 heads along the first event dimension. With ``context`` > 0 it is called as ``network(x, context)``.
 """
 
+from vaelid.networks.call import call
 from vaelid.networks.convolutional import ConvDecoder, ConvEncoder
 from vaelid.networks.dense import MLP
 
-__all__ = ["MLP", "ConvDecoder", "ConvEncoder"]
+__all__ = ["MLP", "ConvDecoder", "ConvEncoder", "call"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import final
 
 from torch import Tensor, nn
@@ -54,11 +55,13 @@ class ConvEncoder(nn.Module):
         self.channels, self.hidden, self.context = tuple(channels), hidden, context
         height, width = _sizes(self.event_shape, len(self.channels))[-1]
         layers: list[nn.Module] = []
-        for before, after in zip((self.event_shape[0], *self.channels[:-1]), self.channels, strict=True):
+        for before, after in itertools.pairwise((self.event_shape[0], *self.channels)):
             layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.GELU()]
         self.convolutions = nn.Sequential(*layers)
         self.dense = nn.Sequential(
-            nn.Linear(self.channels[-1] * height * width + context, hidden), nn.GELU(), nn.Linear(hidden, heads * latent)
+            nn.Linear(self.channels[-1] * height * width + context, hidden),
+            nn.GELU(),
+            nn.Linear(hidden, heads * latent),
         )
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
@@ -104,12 +107,12 @@ class ConvDecoder(nn.Module):
         outward = (*self.channels[::-1], heads * self.event_shape[0])
         self.convolutions = nn.ModuleList(
             nn.ConvTranspose2d(before, after, 4, stride=2, padding=1)
-            for before, after in zip(outward[:-1], outward[1:], strict=True)
+            for before, after in itertools.pairwise(outward)
         )
 
     def forward(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """(batch, latent) and (batch, context) → (batch, heads · channels, height, width)."""
-        h = self.dense(join(z, context)).view(z.shape[0], self.channels[-1], *self._sizes[0])
+        h: Tensor = self.dense(join(z, context)).view(z.shape[0], self.channels[-1], *self._sizes[0])
         for level, convolution in enumerate(self.convolutions):
             height, width = self._sizes[level + 1]
             h = convolution(h)[..., :height, :width]

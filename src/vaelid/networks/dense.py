@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Sequence
 from typing import final
 
 import torch
@@ -16,9 +18,9 @@ def join(features: Tensor, context: Tensor | None) -> Tensor:
     return features if context is None else torch.cat((features, context.to(features.dtype)), dim=-1)
 
 
-def as_shape(value: int | tuple[int, ...]) -> tuple[int, ...]:
+def as_shape(value: int | Sequence[int]) -> tuple[int, ...]:
     """A size or a shape as a shape."""
-    return (value,) if isinstance(value, int) else tuple(value)
+    return tuple(int(size) for size in value) if isinstance(value, Sequence) else (int(value),)
 
 
 @final
@@ -47,11 +49,11 @@ class MLP(nn.Module):
         self.heads, self.context = heads, context
         widths = [math.prod(self.inputs) + context, *self.hidden]
         layers: list[nn.Module] = []
-        for before, after in zip(widths[:-1], widths[1:], strict=True):
+        for before, after in itertools.pairwise(widths):
             layers += [nn.Linear(before, after), nn.GELU()]
         self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], heads * math.prod(self.outputs)))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """(batch, *inputs) and (batch, context) → (batch, heads · outputs[0], *outputs[1:])."""
-        flat = self.layers(join(x.flatten(1), context))
+        flat: Tensor = self.layers(join(x.flatten(1), context))
         return flat.view(flat.shape[0], self.heads * self.outputs[0], *self.outputs[1:])

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from vaelid import checks
 from vaelid.distributions import Normal, has_kl, kl_cells
-from vaelid.errors import InputError
 from vaelid.model import Problem
 from vaelid.objectives.base import Objective, Outcome, mean
 from vaelid.types import Trace
@@ -31,6 +30,8 @@ class Warmup:
 
     def __post_init__(self) -> None:
         checks.positive_int(self.steps, "the number of warm-up steps")
+        checks.non_negative(self.start, "start")
+        checks.non_negative(self.end, "end")
 
     def __call__(self, step: int) -> float:
         """β at ``step``, counted from 0."""
@@ -62,10 +63,9 @@ class ELBO(Objective):
 
     def __post_init__(self) -> None:
         checks.positive_int(self.samples, "samples")
-        if self.free_bits < 0:
-            raise InputError(f"free_bits={self.free_bits}", "nats per dimension, 0 or more")
-        if not callable(self.beta) and self.beta < 0:
-            raise InputError(f"beta={self.beta}", "0 or more")
+        checks.non_negative(self.free_bits, "free_bits")
+        if not callable(self.beta):
+            checks.non_negative(self.beta, "beta")
 
     @property
     def settled_at(self) -> int:

@@ -13,7 +13,7 @@ from vaelid.errors import InputError, nearest
 from vaelid.objectives import ELBO, IWAE, Objective, Warmup
 from vaelid.training import Settings
 
-FORMAT = 1
+FORMAT: Literal[1] = 1
 
 
 class Section(BaseModel):
@@ -46,24 +46,41 @@ class ModelConfig(Section):
 class ObjectiveConfig(Section):
     """What training maximises."""
 
-    name: Literal["elbo", "iwae"] = Field("elbo", description="elbo or iwae")
-    beta: Annotated[float, Field(ge=0)] = Field(1.0, description="weight of the KL (elbo); the end value of a warm-up")
+    name: Literal["elbo", "iwae", "own"] = Field(
+        "elbo", description="elbo or iwae; own: one that only Python can express"
+    )
+    beta: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        1.0, description="weight of the KL (elbo); the end value of a warm-up"
+    )
     warmup_steps: Annotated[int, Field(ge=0)] = Field(0, description="steps over which beta rises from 0 (elbo)")
-    free_bits: Annotated[float, Field(ge=0)] = Field(0.0, description="nats per latent dimension that cost nothing (elbo)")
+    free_bits: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        0.0, description="nats per latent dimension that cost nothing (elbo)"
+    )
     samples: Annotated[int, Field(ge=1)] = Field(1, description="draws from q per row; K of the iwae")
 
     def build(self) -> Objective:
-        """The objective that these settings name."""
+        """The objective that these settings name.
+
+        Raises:
+            InputError: it has no such setting, or is one of the user's own.
+        """
+        if self.name == "own":
+            raise InputError(
+                "the objective is one that config.toml cannot express", "the same objective from Python",
+                "pass it: vaelid.resume(path, objective=…)"
+            )
         if self.name == "iwae":
             if self.beta != 1 or self.warmup_steps or self.free_bits:
-                raise InputError("beta, warmup_steps or free_bits with objective iwae", "samples only", "use elbo for these")
+                raise InputError(
+                    "beta, warmup_steps or free_bits with objective iwae", "samples only", "use elbo for these"
+                )
             return IWAE(samples=self.samples)
         beta = Warmup(self.warmup_steps, end=self.beta) if self.warmup_steps else self.beta
         return ELBO(beta=beta, free_bits=self.free_bits, samples=self.samples)
 
     @classmethod
-    def of(cls, objective: Objective) -> Self | None:
-        """The settings that name an objective; None where only Python can express it."""
+    def of(cls, objective: Objective) -> Self:
+        """The settings that name an objective."""
         match objective:
             case IWAE(samples=samples):
                 return cls(name="iwae", samples=samples)
@@ -71,14 +88,16 @@ class ObjectiveConfig(Section):
                 return cls(beta=end, warmup_steps=steps, free_bits=objective.free_bits, samples=objective.samples)
             case ELBO(beta=float() | int() as beta, analytic_kl=True):
                 return cls(beta=beta, free_bits=objective.free_bits, samples=objective.samples)
-        return None
+        return cls(name="own")
 
 
 @final
 class EvaluationConfig(Section):
     """How the trained model is scored."""
 
-    samples: Annotated[int, Field(ge=1)] = Field(500, description="K of the importance-weighted bound at the end of training")
+    samples: Annotated[int, Field(ge=1)] = Field(
+        500, description="K of the importance-weighted bound at the end of training"
+    )
     rows: Annotated[int, Field(ge=1)] = Field(1000, description="test rows scored at the end of training, at most")
 
 
@@ -91,7 +110,7 @@ class Config(Section):
     device: str = Field("cpu", description="cpu, cuda, cuda:1, mps")
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
-    objective: ObjectiveConfig | None = ObjectiveConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
     training: Settings = Settings()
     evaluation: EvaluationConfig = EvaluationConfig()
     parts: dict[str, Any] = Field(default_factory=dict, description="the model as built from named parts")
@@ -130,7 +149,8 @@ def resolve(*layers: dict[str, Any]) -> Config:
         problem = error.errors()[0]
         where = ".".join(str(place) for place in problem["loc"])
         if problem["type"] == "extra_forbidden":
-            raise InputError(f"unknown setting {where!r}", "a key of config.toml", nearest(where, known_keys())) from None
+            known = nearest(where, [*known_keys(), "format"])
+            raise InputError(f"unknown setting {where!r}", "a key of config.toml", known) from None
         raise InputError(f"{where} = {problem['input']!r}", _expectation(problem["msg"])) from None
 
 
@@ -142,7 +162,7 @@ def setting(text: str) -> dict[str, Any]:
     try:
         parsed = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
-        parsed = value
+        parsed = value.strip()
     for name in reversed(key.strip().split(".")):
         parsed = {name: parsed}
     return parsed  # type: ignore[no-any-return]

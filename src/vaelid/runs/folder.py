@@ -14,14 +14,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
+import shlex
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self, final
 
@@ -31,12 +32,16 @@ import torch
 import vaelid
 from vaelid import parts
 from vaelid.data import Dataset, Split, load, load_arrays, save_arrays
-from vaelid.errors import InputError
+from vaelid.data.readers import open_npz
+from vaelid.errors import InputError, RunError
 from vaelid.files import atomic, umask, write_text
 from vaelid.model import VAE
 from vaelid.random import Key
 from vaelid.runs.config import FORMAT, Config, read_config, resolve
-from vaelid.training import Checkpoints, Event, Saved, checkpoints
+from vaelid.training import Checkpoints, Finished, Saved, checkpoints
+from vaelid.training.events import Stream
+
+_AGAIN = "train again into another folder with --out"
 
 
 @final
@@ -59,21 +64,17 @@ class Run:
         """
         path = Path(path)
         ensure_new(path)
+        building = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             building = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-        except OSError as error:
-            raise InputError(
-                f"the run folder {path} cannot be made ({error.strerror})", "a folder that you may write to",
-                "choose another with --out"
-            ) from error
-        try:
             (building / "checkpoints").mkdir()
             write_text(building / "config.toml", config.to_toml())
             write_text(building / "env.json", json.dumps(environment(), indent=2))
             (building / "events.jsonl").touch()
+            rows = {"train": split.train, "validation": split.validation, "test": split.test}
             with atomic(building / "split.npz") as temporary:
-                np.savez(temporary, train=split.train, validation=split.validation, test=split.test, event=dataset.x.shape[1:])
+                np.savez(temporary, **rows, event=dataset.x.shape[1:])  # type: ignore[arg-type]
             if config.data.source == "memory":
                 save_arrays(dataset, building / "data.npz")
             if extras:
@@ -81,8 +82,15 @@ class Run:
                     np.savez(temporary, **extras)  # type: ignore[arg-type]
             building.chmod(0o777 & ~umask())
             building.rename(path)
-        except BaseException:
-            shutil.rmtree(building, ignore_errors=True)
+        except BaseException as error:
+            if building is not None:
+                shutil.rmtree(building, ignore_errors=True)
+            if isinstance(error, OSError | RunError):
+                reason = error.strerror if isinstance(error, OSError) else error
+                raise InputError(
+                    f"the run folder {path} cannot be made ({reason})", "a folder that you may write to, with room",
+                    "choose another with --out"
+                ) from error
             raise
         return cls(path, config)
 
@@ -99,12 +107,13 @@ class Run:
         missing = [name for name in ("config.toml", "split.npz", "events.jsonl") if not (path / name).is_file()]
         if missing:
             raise InputError(
-                f"{path} lacks {', '.join(missing)}", "a whole run folder", "train again into another folder with --out"
+                f"{path} lacks {', '.join(missing)}", "a whole run folder", _AGAIN
             )
         table = read_config(path / "config.toml")
         if table.get("format") != FORMAT:
             raise InputError(
-                f"{path} is a run of format {table.get('format')}", f"format {FORMAT}, which vaelid {vaelid.__version__} reads"
+                f"{path} is a run of format {table.get('format')}",
+                f"format {FORMAT}, which vaelid {vaelid.__version__} reads",
             )
         return cls(path, resolve(table))
 
@@ -122,28 +131,35 @@ class Run:
 
     def split(self) -> Split:
         """The rows for training, validation and test."""
-        try:
-            with np.load(self.path / "split.npz", allow_pickle=False) as arrays:
-                return Split(arrays["train"], arrays["validation"], arrays["test"])
-        except (OSError, ValueError, KeyError) as error:
-            raise InputError(f"{self.path / 'split.npz'} cannot be read ({error})", "a whole run folder") from error
+        arrays = self._arrays("split.npz", "train", "validation", "test")
+        return Split(arrays["train"], arrays["validation"], arrays["test"])
 
     def event_shape(self) -> tuple[int, ...]:
         """Shape of one row."""
-        with np.load(self.path / "split.npz", allow_pickle=False) as arrays:
-            return tuple(arrays["event"].tolist())
+        return tuple(self._arrays("split.npz", "event")["event"].tolist())
 
     def extras(self) -> dict[str, np.ndarray]:
         """Mask, context and weights of the run's rows, where there are any."""
-        path = self.path / "extras.npz"
-        if not path.exists():
-            return {}
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays}
+        return self._arrays("extras.npz") if (self.path / "extras.npz").exists() else {}
+
+    def _arrays(self, name: str, *needed: str) -> dict[str, np.ndarray]:
+        path = self.path / name
+        with open_npz(path) as stored:
+            arrays = {key: stored[key] for key in stored.files}
+        if missing := [key for key in needed if key not in arrays]:
+            raise InputError(f"{path} lacks {', '.join(missing)}", "a whole run folder", _AGAIN)
+        return arrays
 
     def last_checkpoint(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-        """Tensors and loop state of the last checkpoint."""
-        return checkpoints.read(self.checkpoints.last)
+        """Tensors and loop state of the last checkpoint.
+
+        Raises:
+            InputError: there is none, or it is damaged.
+        """
+        tensors, state = checkpoints.read(self.checkpoints.last)
+        if not state:
+            raise InputError(f"{self.checkpoints.last} holds no state of training", "a checkpoint", _AGAIN)
+        return tensors, state
 
     def dataset(self) -> Dataset:
         """The rows that the run was made from.
@@ -185,29 +201,43 @@ class Run:
         try:
             model.load_state_dict(tensors)
         except RuntimeError as error:
-            raise InputError(f"{self.model_file} does not fit the model ({str(error).splitlines()[-1].strip()})",
-                             "the model that was trained") from error
+            raise InputError(
+                f"{self.model_file} does not fit the model ({str(error).splitlines()[-1].strip()})",
+                "the model that was trained"
+            ) from error
         return model.eval()
 
     def save_model(self, model: VAE) -> None:
-        """Write the model's weights."""
-        checkpoints.write(self.model_file, model.state_dict(), {})
+        """Write the model's weights.
+
+        Raises:
+            RunError: the disk refuses.
+        """
+        with self.checkpoints.guarded("the model"):
+            checkpoints.write(self.model_file, model.state_dict(), {})
 
     # -- events and metrics --------------------------------------------------------------------------------------
 
-    def record(self, events: Iterator[Event]) -> Iterator[Event]:
-        """Pass events through and append each to events.jsonl, on disk for good once a checkpoint is saved."""
-        with open(self.path / "events.jsonl", "a", encoding="utf-8") as file:
+    def record(self, events: Stream) -> Stream:
+        """Pass events through and append each to events.jsonl, on disk for good once a checkpoint is saved.
+
+        Raises:
+            RunError: the disk refuses.
+        """
+        path, guarded = self.path / "events.jsonl", self.checkpoints.guarded
+        with contextlib.closing(events):
             for event in events:
-                file.write(json.dumps(event.as_dict() | {"time": round(time.time(), 3)}) + "\n")
-                file.flush()
-                if isinstance(event, Saved):
-                    os.fsync(file.fileno())
+                line = json.dumps(event.as_dict() | {"time": round(time.time(), 3)}) + "\n"
+                with guarded("events.jsonl"), open(path, "a", encoding="utf-8") as file:
+                    file.write(line)
+                    if isinstance(event, Saved | Finished):
+                        file.flush()
+                        os.fsync(file.fileno())
                 yield event
 
     def events(self) -> list[dict[str, Any]]:
         """The recorded events; a last line cut short by a crash is left out."""
-        lines = (self.path / "events.jsonl").read_text(encoding="utf-8").splitlines()
+        lines = (self.path / "events.jsonl").read_text(encoding="utf-8", errors="replace").splitlines()
         found = []
         for line in lines:
             try:
@@ -216,24 +246,55 @@ class Run:
                 break
         return found
 
-    def forget_after(self, step: int) -> None:
-        """Drop events after ``step``: training goes on from there and says them again."""
-        kept = [event for event in self.events() if event["step"] <= step and event["event"] != "Finished"]
-        write_text(self.path / "events.jsonl", "".join(json.dumps(event) + "\n" for event in kept))
+    @property
+    def finished(self) -> bool:
+        """Whether training came to its end: then model.safetensors holds its result."""
+        return any(event["event"] == "Finished" for event in self.events())
+
+    def forget_after(self, said: int) -> None:
+        """Keep the first ``said`` events of progress, and what comes before them: training says the others again.
+
+        Raises:
+            RunError: the disk refuses.
+        """
+        kept: list[str] = []
+        for event in self.events():
+            said -= event["event"] in ("Progress", "EpochDone", "RolledBack")
+            if said < 0:
+                break
+            if event["event"] != "Finished":
+                kept.append(json.dumps(event) + "\n")
+        with self.checkpoints.guarded("events.jsonl"):
+            write_text(self.path / "events.jsonl", "".join(kept))
 
     def metrics(self) -> dict[str, Any]:
         """What metrics.json holds; empty before the first evaluation."""
         path = self.path / "metrics.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}  # type: ignore[no-any-return]
+        if not path.exists():
+            return {}
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+        except ValueError as error:
+            raise InputError(f"{path} is damaged ({error})", "JSON", f"vaelid evaluate {self.path}") from error
 
     def save_metrics(self, metrics: dict[str, Any]) -> None:
-        """Write metrics.json."""
-        write_text(self.path / "metrics.json", json.dumps(metrics, indent=2))
+        """Write metrics.json.
+
+        Raises:
+            RunError: the disk refuses.
+        """
+        with self.checkpoints.guarded("metrics.json"):
+            write_text(self.path / "metrics.json", json.dumps(metrics, indent=2))
 
     def save_config(self, config: Config) -> None:
-        """Write config.toml anew, after a resume that asked for more epochs."""
+        """Write config.toml anew, after a resume that asked for more epochs.
+
+        Raises:
+            RunError: the disk refuses.
+        """
+        with self.checkpoints.guarded("config.toml"):
+            write_text(self.path / "config.toml", config.to_toml())
         self.config = config
-        write_text(self.path / "config.toml", config.to_toml())
 
 
 def ensure_new(path: Path) -> None:
@@ -288,7 +349,7 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "threads": torch.get_num_threads(),
         "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "command": " ".join(["vaelid", *sys.argv[1:]]),
+        "command": shlex.join(["vaelid", *sys.argv[1:]]),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
@@ -13,16 +13,18 @@ import numpy as np
 
 from vaelid import checks
 from vaelid.data import Dataset, Split, standard_split
-from vaelid.data import load as load_data
 from vaelid.diagnostics import Evaluation, evaluate
 from vaelid.errors import InputError, RunError
+from vaelid.files import sweep
 from vaelid.model import VAE
 from vaelid.objectives import ELBO, Objective
 from vaelid.parts import describe, is_named
 from vaelid.random import Key
 from vaelid.runs.config import Config, DataConfig, ObjectiveConfig
-from vaelid.runs.folder import Run
-from vaelid.training import EpochDone, Event, Finished, RolledBack, Settings, events, graceful, rows_of, watch
+from vaelid.runs.folder import Run, ensure_new
+from vaelid.training import Checkpoints, EpochDone, Finished, RolledBack, Settings, graceful, watch
+from vaelid.training.events import Stream
+from vaelid.training.start import checked, dataset_of, events, rows_of
 from vaelid.types import Batch
 
 SCORING = Key(0)  # names the noise of every score, whatever the seed of the run, so that runs can be compared
@@ -42,13 +44,43 @@ class History:
     split: Split = field(repr=False)
 
 
-def start(path: Path | str, config: Config, model: VAE, dataset: Dataset, parts: Split,
-          extras: dict[str, np.ndarray] | None = None) -> Run:
-    """Make the run folder for a model about to be trained."""
-    data = config.data.model_copy(update={"source": dataset.source, "fingerprint": dataset.fingerprint})
+def start(
+    path: Path | str,
+    config: Config,
+    model: VAE,
+    dataset: Dataset,
+    parts: Split,
+    extras: dict[str, np.ndarray] | None = None,
+    objective: Objective | None = None,
+) -> Run:
+    """Make the run folder for a model about to be trained.
+
+    ``extras`` holds mask, context and weight; ``objective`` is needed where config.toml cannot express it.
+
+    Raises:
+        InputError: the folder exists or cannot be made, or training could not start; nothing was written then.
+    """
+    data = config.data.model_copy(
+        update={"source": dataset.source, "label": dataset.label_name, "fingerprint": dataset.fingerprint}
+    )
     training = config.training.resolved()
     config = config.model_copy(update={"data": data, "training": training, "parts": describe(model)})
-    return Run.create(path, config, dataset, parts, extras or {})
+    extras = checked(dataset, **(extras or {}))
+    ensure_new(Path(path))
+    _stream(config, model, dataset, parts, extras, objective).close()
+    return Run.create(path, config, dataset, parts, extras)
+
+
+def _stream(
+    config: Config, model: VAE, dataset: Dataset, parts: Split, extras: dict[str, np.ndarray],
+    objective: Objective | None, checkpoints: Checkpoints | None = None, resume: bool = False,
+    stop: threading.Event | None = None,
+) -> Stream:
+    """Training as config.toml says, all checks done."""
+    return events(
+        model, dataset, objective=objective or config.objective.build(), settings=config.training, seed=config.seed,
+        split_rows=parts, binarise=config.data.binarise, checkpoints=checkpoints, resume=resume, stop=stop, **extras,
+    )
 
 
 def go(
@@ -59,43 +91,32 @@ def go(
     objective: Objective | None = None,
     resume: bool = False,
     stop: threading.Event | None = None,
-) -> Iterator[Event]:
+) -> Stream:
     """Train in a run folder to the end; record every event and save the best weights.
 
     Raises:
         InputError: the data do not suit the model, or the objective cannot be built from config.toml.
         Interrupted: ``stop`` was set; the state is saved.
-        RunError: training failed; the best weights so far are saved.
+        RunError: training failed, the best weights so far are saved; or the disk refused.
     """
-    config = run.config
-    if objective is None:
-        if config.objective is None:
-            raise InputError(
-                f"{run.path} was trained with an objective that config.toml cannot express",
-                "the same objective from Python", "vaelid.resume(path, objective=…)",
-            )
-        objective = config.objective.build()
-    stream = events(
-        model,
-        dataset,
-        objective=objective,
-        settings=config.training,
-        seed=config.seed,
-        split_rows=run.split(),
-        binarise=config.data.binarise,
-        checkpoints=run.checkpoints,
-        resume=resume,
-        stop=stop,
-        **run.extras(),
-    )
-    with contextlib.closing(run.record(stream)) as recorded:  # type: ignore[type-var]
+    parts, extras = run.split(), run.extras()
+    stream = _stream(run.config, model, dataset, parts, extras, objective, run.checkpoints, resume, stop)
+    with contextlib.closing(run.record(_saving(run, model, stream))) as recorded:
+        yield from recorded
+
+
+def _saving(run: Run, model: VAE, stream: Stream) -> Stream:
+    """Save the model's weights before the event is said that training is over."""
+    with contextlib.closing(stream):
         try:
-            yield from recorded
+            for event in stream:
+                if isinstance(event, Finished):
+                    run.save_model(model)
+                yield event
         except RunError:
-            with contextlib.suppress(OSError):  # the disk may be what failed
+            with contextlib.suppress(RunError):  # the disk may be what failed
                 run.save_model(model)
             raise
-    run.save_model(model)
 
 
 def prepare_resume(run: Run, epochs: int | None = None) -> None:
@@ -103,16 +124,26 @@ def prepare_resume(run: Run, epochs: int | None = None) -> None:
 
     Raises:
         InputError: there is nothing to go on from, or nothing left to do.
+        RunError: the disk refuses.
     """
-    if epochs is not None and epochs < run.config.training.epochs:
-        raise InputError(
-            f"--epochs {epochs} for a run that was asked for {run.config.training.epochs}", "as many, or more"
-        )
+    asked = run.config.training.epochs
+    epochs = asked if epochs is None else checks.positive_int(epochs, "epochs")
+    if epochs < asked:
+        raise InputError(f"--epochs {epochs} for a run that was asked for {asked}", "as many, or more")
     _, state = run.last_checkpoint()
-    if epochs is not None and epochs != run.config.training.epochs:
+    if run.finished and epochs <= state["asked"]:
+        reason = state["stopped"] or f"all {state['epoch']} epochs done"
+        further = f"vaelid train --resume {run.path} --epochs {2 * asked}"
+        raise InputError(
+            f"{run.path} is finished ({reason})", f"more epochs than {asked} to go on with",
+            f"to train further: {further}; to score it: vaelid evaluate {run.path}",
+        )
+    sweep(run.path)
+    sweep(run.checkpoints.folder)
+    run.forget_after(state["said"])
+    if epochs != asked:
         training = run.config.training.model_copy(update={"epochs": epochs})
         run.save_config(run.config.model_copy(update={"training": training}))
-    run.forget_after(state["step"])
 
 
 def batch_of(run: Run, model: VAE, dataset: Dataset, index: np.ndarray, *, own: bool = True) -> Batch:
@@ -135,6 +166,8 @@ def score(
     """Evaluate on the run's test rows, the first ``rows`` of them in a fixed random order."""
     settings = run.config.evaluation
     test = run.split().test
+    if not len(test):
+        raise InputError(f"{run.path} has no test rows", "rows that training never saw", "name DATA to evaluate on")
     chosen = SCORING.fold("rows").permutation(len(test)).numpy()[: rows or settings.rows]
     batch = batch_of(run, model, dataset, test[np.sort(chosen)])
     return evaluate(model, batch, samples=samples or settings.samples, key=SCORING.fold("evaluate"), on_rows=on_rows)
@@ -175,7 +208,7 @@ def fit(
     if epochs is not None:
         settings = settings.model_copy(update={"epochs": checks.positive_int(epochs, "epochs")})
     objective = objective or ELBO()
-    dataset = load_data(x)
+    dataset = dataset_of(model, x, mask)
     parts = split_rows or standard_split(len(dataset.x), dataset.test_rows)
     extras = {"mask": mask, "context": context, "weight": weight}
     with graceful() as stop:
@@ -189,8 +222,7 @@ def fit(
                 seed=seed, device=str(model.device), data=DataConfig(binarise=binarise),
                 objective=ObjectiveConfig.of(objective), training=settings,
             )
-            given = {name: np.asarray(value) for name, value in extras.items() if value is not None}
-            run = start(out, config, model, dataset, parts, given)
+            run = start(out, config, model, dataset, parts, extras, objective)
             stream = go(run, model, dataset, objective=objective, stop=stop)
         return _history(watch(stream) if progress else stream, parts)
 
@@ -201,14 +233,31 @@ def resume(
 ) -> tuple[VAE, History]:
     """Go on with a run where it stopped, or further than first asked for; its rows come from the run folder.
 
-    ``model`` and ``objective`` are needed where config.toml cannot express them.
+    The weights, and what is recorded, are bit for bit those of a run that was never stopped, at an equal total of
+    epochs. One that stopped early goes on only if asked for more epochs, and with its full patience.
+
+    Args:
+        path: the run folder.
+        epochs: how many epochs in all; by default as many as were asked for.
+        model: a model equal to the run's, where it holds networks of your own.
+        objective: the run's objective, where config.toml cannot express it.
+        progress: show a bar on stderr.
+
+    Returns:
+        The model with its best weights, and the history since the run was resumed.
+
+    Raises:
+        InputError: the run is finished, damaged, or its data have changed. Interrupted, RunError: see `fit`.
     """
     run = Run.open(path)
-    model = own_model(run, model)
+    model = own_model(run, model, "resume")
+    dataset, parts = run.dataset(), run.split()
+    if objective is None:
+        run.config.objective.build()
     prepare_resume(run, epochs)
     with graceful() as stop:
-        stream = go(run, model, run.dataset(), objective=objective, resume=True, stop=stop)
-        return model, _history(watch(stream) if progress else stream, run.split())
+        stream = go(run, model, dataset, objective=objective, resume=True, stop=stop)
+        return model, _history(watch(stream) if progress else stream, parts)
 
 
 def load(path: Path | str, *, model: VAE | None = None) -> VAE:
@@ -224,22 +273,30 @@ def load(path: Path | str, *, model: VAE | None = None) -> VAE:
     return run.model(own_model(run, model))
 
 
-def own_model(run: Run, model: VAE | None) -> VAE:
-    """``model``, or the one that the run's named parts build."""
+def own_model(run: Run, model: VAE | None, verb: str = "load") -> VAE:
+    """``model``, or the one that the run's named parts build; ``verb`` is the function that was called.
+
+    Raises:
+        InputError: there is no model, and the run's holds networks of the user's own; or it is another one.
+    """
     if model is None:
+        if not is_named(run.config.parts):
+            raise InputError(
+                f"{run.path} holds networks of your own", "the model that it was made with",
+                f"build it again in Python and pass it: vaelid.{verb}({str(run.path)!r}, model=model)",
+            )
         return run.build()
     if is_named(run.config.parts) and describe(model) != run.config.parts:
         raise InputError("another model than the run's", f"the model that {run.path} was made with")
     return model
 
 
-def _history(stream: Iterator[Event], parts: Split) -> History:
-    with contextlib.closing(stream) as watched:  # type: ignore[type-var]
-        done = list(watched)
+def _history(stream: Stream, parts: Split) -> History:
+    with contextlib.closing(stream):
+        done = list(stream)
     return History(
         [event for event in done if isinstance(event, EpochDone)],
         [event for event in done if isinstance(event, RolledBack)],
         next(event for event in done if isinstance(event, Finished)),
         parts,
     )
-

@@ -2,12 +2,13 @@
 
 from vaelid.training.checkpoints import Checkpoints
 from vaelid.training.events import EpochDone, Event, Finished, Progress, RolledBack, Saved, Started
-from vaelid.training.loop import graceful
 from vaelid.training.progress import watch
+from vaelid.training.schedule import learning_rate
 from vaelid.training.settings import Settings
+from vaelid.training.signals import graceful
 from vaelid.training.start import events, rows_of
 
 __all__ = [
     "Checkpoints", "EpochDone", "Event", "Finished", "Progress", "RolledBack", "Saved", "Settings",
-    "Started", "events", "graceful", "rows_of", "watch",
+    "Started", "events", "graceful", "learning_rate", "rows_of", "watch",
 ]

@@ -2,40 +2,69 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, final
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from vaelid.errors import InputError
+from vaelid.errors import InputError, RunError
 from vaelid.files import atomic
 
 
 @final
 class Checkpoints:
-    """A folder with ``last.safetensors`` (everything that training needs to go on) and ``best.safetensors``."""
+    """The folder ``checkpoints`` of a run, with ``last.safetensors`` (everything that training needs to go on) and
+    ``best.safetensors``."""
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
 
     @property
     def last(self) -> Path:
-        """Weights, optimiser and loop state at the last boundary."""
+        """Weights, optimiser and loop state at the last boundary, and the best weights."""
         return self.folder / "last.safetensors"
 
     @property
     def best(self) -> Path:
-        """Weights with the best validation bound so far."""
+        """The best weights so far, named as in the model."""
         return self.folder / "best.safetensors"
+
+    @property
+    def resume_command(self) -> str:
+        """What to type to go on."""
+        return f"vaelid train --resume {self.folder.parent}"
+
+    @contextlib.contextmanager
+    def guarded(self, what: str) -> Iterator[None]:
+        """Turn the refusal of a disk to write ``what`` into a `RunError` that says how to go on."""
+        try:
+            yield
+        except OSError as error:
+            raise RunError(
+                f"{what} could not be written ({error.strerror or error}); the last checkpoint is intact. "
+                f"Make room in {self.folder.parent} and go on with: {self.resume_command}"
+            ) from error
 
 
 def write(path: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-    """Write tensors with ``state`` as JSON in the file's header."""
+    """Write tensors with ``state`` as JSON in the file's header.
+
+    Raises:
+        OSError: the disk refuses; the file is then what it was before.
+    """
+    # shared and strided tensors are written out in full
+    plain = {name: value.detach().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}
     with atomic(path) as temporary:
-        save_file({name: value.contiguous() for name, value in tensors.items()}, temporary, {"state": json.dumps(state)})
+        try:
+            save_file(plain, temporary, {"state": json.dumps(state)})
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
 
 
 def read(path: Path, device: str = "cpu") -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -50,6 +79,9 @@ def read(path: Path, device: str = "cpu") -> tuple[dict[str, Tensor], dict[str, 
         with safe_open(path, framework="pt", device=device) as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             state = json.loads((file.metadata() or {}).get("state", "{}"))
-    except (SafetensorError, json.JSONDecodeError) as error:
-        raise InputError(f"{path} cannot be read ({error})", "a whole safetensors file") from error
+    except (SafetensorError, json.JSONDecodeError, OSError) as error:
+        raise InputError(
+            f"{path} cannot be read ({error})", "a whole safetensors file",
+            "copy the run folder again, or train again into another one"
+        ) from error
     return tensors, state

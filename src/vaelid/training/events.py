@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,7 +43,9 @@ class Progress(Event):
 class EpochDone(Event):
     """An epoch is over. ``train`` and ``validation`` hold bound, reconstruction and rate, nats per row.
 
-    The training means are taken while the weights move; the validation means at the epoch's last weights.
+    The training means are taken while the weights move; the validation means at the epoch's last weights. The best
+    weights, the schedule and early stopping go by ``validation["surrogate"]``, what the objective maximises: the bound
+    itself unless there is a β or there are free bits.
     """
 
     epoch: int
@@ -77,3 +80,6 @@ class Finished(Event):
     epoch: int
     best_epoch: int
     reason: str
+
+
+Stream = Generator[Event, None, None]  # closing it stops the training behind it

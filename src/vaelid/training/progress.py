@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from vaelid.training.events import EpochDone, Event, Finished, RolledBack, Started
+from vaelid.training.events import EpochDone, Finished, RolledBack, Started, Stream
 
 
-def watch(events: Iterator[Event], console: Console | None = None) -> Iterator[Event]:
+def watch(events: Stream, console: Console | None = None) -> Stream:
     """Pass events through while a bar on ``console`` (stderr by default) follows them."""
     console = console or Console(stderr=True)
     columns = (
@@ -20,7 +20,7 @@ def watch(events: Iterator[Event], console: Console | None = None) -> Iterator[E
         TimeElapsedColumn(),
         TextColumn("{task.description}"),
     )
-    with Progress(*columns, console=console, transient=False) as bar:
+    with contextlib.closing(events), Progress(*columns, console=console, transient=False) as bar:
         task = bar.add_task("")
         for event in events:
             match event:
@@ -34,7 +34,8 @@ def watch(events: Iterator[Event], console: Console | None = None) -> Iterator[E
                     where = f"{event.tensor}" + (f", rows {event.rows[:5]}" if event.rows else "")
                     bar.console.print(
                         f"step {event.failed_step}: {event.reason} ({where}); "
-                        f"back to step {event.step}, rate lowered to {event.learning_rate:.2g}"
+                        f"back to step {event.step}, rate lowered to {event.learning_rate:.2g}",
+                        markup=False,
                     )
                 case Finished():
                     bar.update(task, total=event.epoch)

@@ -22,12 +22,14 @@ class Settings(BaseModel):
     warmup_steps: Annotated[int, Field(ge=0)] = Field(100, description="steps over which the rate rises from 0")
     schedule: Literal["plateau", "cosine"] = Field(
         "plateau",
-        description="plateau: lower the rate when the validation bound stands still; cosine: towards 0 at the horizon",
+        description="plateau: lower the rate when validation stands still; cosine: to a hundredth at the horizon",
     )
     plateau: PositiveInt = Field(10, description="epochs without a better bound before the rate is lowered")
     factor: Annotated[float, Field(gt=0, lt=1)] = Field(0.4, description="what a plateau multiplies the rate by")
     horizon: PositiveInt | None = Field(None, description="epochs of the cosine; by default those first asked for")
-    patience: Annotated[int, Field(ge=0)] = Field(30, description="epochs without a better bound before stopping; 0: never")
+    patience: Annotated[int, Field(ge=0)] = Field(
+        30, description="epochs without a better bound before stopping; 0: never"
+    )
     clip: PositiveFloat = Field(5.0, description="gradients longer than this many times their running mean are cut")
     save_every: Annotated[float, Field(ge=0)] = Field(20.0, description="seconds between checkpoints")
 

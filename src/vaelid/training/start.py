@@ -3,24 +3,41 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from vaelid import checks
 from vaelid.data import Dataset, Split, grey_scale, load, standard_split
 from vaelid.data.rows import Rows
-from vaelid.errors import InputError
+from vaelid.errors import InputError, some
 from vaelid.model import VAE
 from vaelid.objectives import ELBO, Objective
 from vaelid.random import Key
 from vaelid.training.checkpoints import Checkpoints
-from vaelid.training.events import Event
+from vaelid.training.events import Stream
 from vaelid.training.loop import Loop
 from vaelid.training.settings import Settings
 from vaelid.types import Batch
+
+
+def dataset_of(model: VAE, x: Any, mask: Any = None) -> Dataset:
+    """The data set of x; cells of arrays that ``mask`` says were not observed may hold anything, NaN included."""
+    if mask is None or isinstance(x, Dataset | str | Path) or checks.is_frame(x):
+        return load(x)
+    values, observed = (np.asarray(v.detach().cpu() if isinstance(v, Tensor) else v) for v in (x, mask))
+    if values.shape != observed.shape:
+        raise InputError(f"mask has shape {observed.shape}", f"{values.shape}, the shape of x")
+    return load(np.where(observed.astype(bool), values, values.dtype.type(_inside(model))))
+
+
+def _inside(model: VAE) -> float:
+    """A value that the likelihood can give."""
+    support = model.likelihood.support
+    return min(max(support.low, 0.0), support.high)
 
 
 def rows_of(
@@ -33,25 +50,40 @@ def rows_of(
     weight: Any = None,
     binarise: bool = False,
 ) -> Rows:
-    """The rows at ``index`` of a data set, on a device, with their numbers in the source."""
+    """The rows at ``index`` of a data set, on a device, with their numbers in the source.
 
-    def move(values: Any, name: str, dtype: torch.dtype | None = None) -> torch.Tensor | None:
-        if values is None:
-            return None
-        array = np.asarray(values)
-        if len(array) != len(dataset.x):
-            raise InputError(f"{name} has {len(array)} rows", f"{len(dataset.x)}, one for each row of x")
-        return torch.as_tensor(array[index], dtype=dtype, device=device)
-
+    Raises:
+        InputError: mask, context or weight do not suit the rows.
+    """
+    extras = {name: value[index] for name, value in checked(dataset, mask, context, weight).items()}
+    on_device = {name: torch.from_numpy(value).to(device) for name, value in extras.items()}
     x = torch.from_numpy(np.ascontiguousarray(dataset.x[index])).to(device)
-    batch = Batch(
-        x,
-        move(mask, "mask", torch.bool),
-        move(context, "context", torch.float32),
-        torch.from_numpy(dataset.row_id[index]).to(device),
-        move(weight, "weight", torch.float32),
-    )
+    batch = Batch(x, row_id=torch.from_numpy(dataset.row_id[index]).to(device), **on_device)
     return Rows(batch, grey_scale(dataset) if binarise else None)
+
+
+def checked(dataset: Dataset, mask: Any = None, context: Any = None, weight: Any = None) -> dict[str, np.ndarray]:
+    """Those given of mask (the shape of x, bool), context (rows, c) and weight (rows,), float32, one entry per row.
+
+    Raises:
+        InputError: another shape, values that are not finite, negative weights, or weights that are all 0.
+    """
+    found = {}
+    if mask is not None:
+        found["mask"] = load(mask, name="mask").x.astype(bool)
+    if context is not None:
+        found["context"] = checks.array(context, "context").astype(np.float32)
+    if weight is not None:
+        column = np.asarray(weight.detach().cpu() if isinstance(weight, Tensor) else weight)
+        found["weight"] = checks.array(column.reshape(-1, 1), "weight").astype(np.float32)[:, 0]
+        if (below := np.flatnonzero(found["weight"] < 0)).size or not found["weight"].any():
+            given = f"weights below 0 in {some(below)}" if below.size else "weights that are all 0"
+            raise InputError(given, "weights of 0 or more, some of them above")
+    for name, values in found.items():
+        shape = dataset.x.shape if name == "mask" else (len(dataset.x), *values.shape[1:])
+        if values.shape != shape:
+            raise InputError(f"{name} has shape {values.shape}", f"{shape}, one entry for each row of x")
+    return found
 
 
 def events(
@@ -69,7 +101,7 @@ def events(
     checkpoints: Checkpoints | None = None,
     resume: bool = False,
     stop: threading.Event | None = None,
-) -> Iterator[Event]:
+) -> Stream:
     """Train ``model`` in place and yield what happens, as `vaelid.training.events` values.
 
     Rows are split into train, validation (early stopping, schedule) and test unless ``split_rows`` says
@@ -82,7 +114,7 @@ def events(
         settings: see `Settings`.
         seed: names every random number of the run.
         split_rows: rows for training, validation and test.
-        mask: True where a cell is observed, the shape of x.
+        mask: True where a cell is observed, the shape of x; the others may hold anything.
         context: observed covariates, (rows, c).
         weight: weight of each row, (rows,).
         binarise: draw grey levels as 0 or 1 afresh at every step.
@@ -95,7 +127,7 @@ def events(
         Interrupted: ``stop`` was set.
         RunError: training failed and could not be rescued, or a checkpoint could not be written.
     """
-    dataset = load(x)
+    dataset = dataset_of(model, x, mask)
     parts = split_rows or standard_split(len(dataset.x), dataset.test_rows)
     extra = {"mask": mask, "context": context, "weight": weight, "binarise": binarise}
     train, validation = (
@@ -104,7 +136,7 @@ def events(
     )
     if not binarise:
         kind = type(model.likelihood).__name__
-        observed = dataset.x if mask is None else dataset.x[np.asarray(mask, dtype=bool)]
+        observed = dataset.x if mask is None else np.where(checked(dataset, mask)["mask"], dataset.x, _inside(model))
         checks.support(observed, model.likelihood.support, kind)
     key = Key(seed).fold("training")
     model.check(train.fixed(key, model.dtype, slice(0, 1)))

@@ -1,0 +1,86 @@
+"""From a trained model to its numbers, its report and the last screen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vaelid import report, runs
+from vaelid.cli.output import Output, command, scores
+from vaelid.data import Dataset
+from vaelid.diagnostics import Evaluation
+from vaelid.errors import InputError, Interrupted, RunError
+from vaelid.model import VAE
+from vaelid.report.curves import Curves
+from vaelid.runs import Run
+
+
+def conclude(run: Run, model: VAE, dataset: Dataset, output: Output) -> None:
+    """Score a trained model on its test rows, keep the numbers, write the report and print the last screen.
+
+    Raises:
+        Interrupted: Ctrl-C or SIGTERM; the message says what to type.
+        RunError: numbers or report could not be written; the message says what to type.
+    """
+    safe, again = f"the trained model is safe in {run.path}", command("report", run.path)
+    problem: RunError | None = None
+    page = None
+    try:
+        evaluation = measure(run, model, dataset, output)
+        metrics = facts(run) | evaluation.as_dict()
+        try:
+            run.save_metrics(metrics)
+            page = report.write(run, model, evaluation)
+        except (OSError, InputError) as error:
+            reason = f"the report could not be written ({reason_of(error)}); {safe}"
+            problem = RunError(f"{reason}. When that is put right: {again}")
+    except KeyboardInterrupt as error:
+        raise Interrupted(f"interrupted while scoring; {safe}. To score it and write its report: {again}") from error
+    except Exception as error:
+        error.add_note(f"But {safe}. To score it and write its report: {again}")
+        raise
+    output.say()
+    title = f"On {evaluation.rows:,} test rows, which training never saw (mean ± standard error over rows):"
+    ways = ["", *([f"  report   {page}"] if page else []), *next_steps(run, dataset)]
+    table = metrics | {"report": str(page) if page else None}
+    output.result(table, [title, *scores(metrics, model.prior.latent), *ways])
+    if problem is not None:
+        raise problem
+
+
+def measure(run: Run, model: VAE, dataset: Dataset, output: Output) -> Evaluation:
+    """Score a model on its run's test rows, with a bar."""
+    rows = min(len(run.split().test), run.config.evaluation.rows)
+    with output.bar("scoring test rows", rows) as on_rows:
+        return runs.score(run, model, dataset, on_rows=on_rows)
+
+
+def facts(run: Run) -> dict[str, Any]:
+    """Which run it is and how long it was trained, all resumes together."""
+    curves = Curves.of(run.events())
+    epochs = int(curves.epoch[-1]) if len(curves.epoch) else 0
+    best = int(curves.epoch[curves.best]) if curves.best >= 0 else 0
+    return {"run": str(run.path), "epochs": epochs, "best_epoch": best, "seconds": round(curves.seconds, 1)}
+
+
+def has_ended(run: Run) -> bool:
+    """Whether training came to its end."""
+    return run.model_file.exists() and any(event["event"] == "Finished" for event in run.events())
+
+
+def is_scored(run: Run) -> bool:
+    """Whether metrics.json holds the scores of the run as it is now, not of one resumed since."""
+    return run.metrics().get("epochs") == facts(run)["epochs"]
+
+
+def next_steps(run: Run, dataset: Dataset) -> list[str]:
+    """What to type next; every line works as it stands."""
+    sample = ("-n", 64, "--out", "samples.png") if dataset.kind == "image" else ("-n", 100, "--out", "samples.csv")
+    lines = [f"  next     {command('sample', run.path, *sample)}"]
+    if dataset.source != "memory":
+        lines.append(f"           {command('encode', run.path, dataset.source, '--out', 'latents.csv')}")
+    return [*lines, f"           {command('info', run.path)}"]
+
+
+def reason_of(error: OSError | InputError) -> str:
+    """Why a file could not be written, in a few words."""
+    return error.strerror or str(error) if isinstance(error, OSError) else str(error).rstrip(".")

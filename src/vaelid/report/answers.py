@@ -1,0 +1,89 @@
+"""What the model is asked for the report: reconstructions, draws from the prior, traversals."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vaelid.distributions import Categorical, Distribution
+from vaelid.model import VAE
+from vaelid.random import Key
+from vaelid.types import Batch
+
+TRAVERSED = 10  # dimensions, at most
+STEPS = np.linspace(-2.5, 2.5, 11)
+_CHUNK = 64  # decoder rows per pass: events may be large
+
+
+class Reconstructions(NamedTuple):
+    """Test rows, what the decoder expects in their place, and the standard deviation of p(x|z); (rows, *event)."""
+
+    x: np.ndarray
+    expected: np.ndarray
+    deviation: np.ndarray
+
+
+@torch.no_grad()
+def reconstruct(model: VAE, batch: Batch, z: Tensor) -> Reconstructions:
+    """The rows of a batch beside p(x|z) at ``z`` (rows, latent); cells that were not observed are NaN."""
+    x = batch.x.float()
+    if batch.mask is not None:
+        x = torch.where(batch.mask, x, math.nan)
+    decoded = _decode(model, z, batch.context)
+    return Reconstructions(_array(x), decoded[0], decoded[1])
+
+
+@torch.no_grad()
+def prior_samples(model: VAE, count: int, key: Key, context: Tensor | None) -> tuple[np.ndarray, np.ndarray]:
+    """E[x|z] and x ~ p(x|z) for the same ``count`` draws z ~ p(z), (count, *event) each."""
+    rows = torch.arange(count, device=model.device)
+    u = key.fold("z").normal_rows(rows, 1, model.prior.latent, dtype=model.dtype)
+    z, _ = model.prior(context).push(u)
+    means, _, draws = _decode(model, z[0], context, key.fold("x"))
+    return means, draws
+
+
+@torch.no_grad()
+def traverse(model: VAE, dimensions: np.ndarray, context: Tensor | None) -> np.ndarray:
+    """E[x|z] where one dimension goes through `STEPS` standard deviations of the prior and the others stay at its mean.
+
+    ``context`` (c,) stands for all; the result has shape (dimensions, steps, *event).
+    """
+    u = torch.zeros(len(dimensions), len(STEPS), model.prior.latent, dtype=model.dtype, device=model.device)
+    for row, dimension in enumerate(dimensions):
+        u[row, :, dimension] = torch.from_numpy(STEPS).to(u)
+    u = u.flatten(0, 1)
+    given = None if context is None else context.expand(len(u), -1)
+    z, _ = model.prior(given).push(u.unsqueeze(0))
+    means = _decode(model, z[0], given)[0]
+    return means.reshape(len(dimensions), len(STEPS), *means.shape[1:])
+
+
+def _decode(
+    model: VAE, z: Tensor, context: Tensor | None, key: Key | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Expected x, its standard deviation and, with a key, a draw, for z (rows, latent); (rows, *event) each."""
+    expected, deviation, draws = [], [], []
+    rows = torch.arange(len(z), device=z.device)
+    for ids in torch.split(rows, _CHUNK):
+        p = model.decode(z[ids], None if context is None else context[ids])
+        mean = p.mean
+        expected.append(_array(_centre(p)))
+        deviation.append(_array(p.variance.sqrt().expand_as(mean)))
+        if key is not None:
+            uniform = key.uniform_rows(ids, 1, mean[0].numel(), dtype=mean.dtype)
+            draws.append(_array(p.icdf(uniform[0].view_as(mean))))
+    return np.concatenate(expected), np.concatenate(deviation), np.concatenate(draws) if draws else np.empty(0)
+
+
+def _centre(p: Distribution) -> Tensor:
+    """The mean, or the most likely class where classes have no mean."""
+    return p.mode if isinstance(p, Categorical) else p.mean
+
+
+def _array(values: Tensor) -> np.ndarray:
+    return values.detach().float().cpu().numpy()
