@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import shlex
 from collections.abc import Iterable
 
 
@@ -42,6 +43,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     return f"did you mean {close[0]!r}?" if close else "known: " + ", ".join(names)
+
+
+def command(*words: object) -> str:
+    """A command as one types it: ``command("info", path)`` is ``vaelid info 'my run'``."""
+    return shlex.join(["vaelid", *map(str, words)])
 
 
 def some(rows: Iterable[int], limit: int = 5) -> str:

@@ -29,6 +29,7 @@ from vaelid.training.loop import Loop
 
 ROWS, EPOCHS, BATCH = 180, 3, 2
 STEPS = 72  # in an epoch: 144 training rows in twos; boundaries after 36 and 72
+LONG = 20  # epochs of those that are killed from outside
 LIMIT = 60.0
 
 
@@ -157,7 +158,7 @@ def victim(spec: dict[str, Any]) -> int:
     """Train until killed; 130 where a signal was answered by saving, 0 where nothing happened."""
     lay_trap(spec["where"], spec.get("number", 0))
     try:
-        train(spec["kind"], spec["out"], **spec.get("settings", {}))
+        train(spec["kind"], spec["out"], spec["epochs"], **spec.get("settings", {}))
     except vd.Interrupted as error:
         Path(f"{spec['out']}.said").write_text(str(error))
         return 130
@@ -194,9 +195,10 @@ VICTIMS: dict[str, dict[str, Any]] = {
     "half a checkpoint": {"where": "half a checkpoint", "number": 6},
     "best.safetensors new, last.safetensors old": {"where": "best without last", "number": 5},
     "all done but the model": {"where": "model"},
-    "a random moment": {"where": "outside", "signal": signal.SIGKILL, "delay": float(np.random.default_rng().uniform(0, 0.5))},
-    "Ctrl-C": {"where": "outside", "signal": signal.SIGINT, "delay": 0.1, "settings": {"epochs": 40}, "epochs": 40},
-    "SIGTERM": {"where": "outside", "signal": signal.SIGTERM, "delay": 0.1, "settings": {"epochs": 40}, "epochs": 40},
+    "some moment": {"where": "outside", "signal": signal.SIGKILL, "delay": 0.17, "epochs": LONG},
+    "another moment": {"where": "outside", "signal": signal.SIGKILL, "delay": 0.31, "epochs": LONG},
+    "Ctrl-C": {"where": "outside", "signal": signal.SIGINT, "delay": 0.1, "epochs": LONG},
+    "SIGTERM": {"where": "outside", "signal": signal.SIGTERM, "delay": 0.1, "epochs": LONG},
     "binarised": {"where": "step", "number": 100, "kind": "binarise"},
     "cosine": {"where": "step", "number": 100, "kind": "cosine"},
     "IWAE": {"where": "step", "number": 100, "kind": "iwae"},
@@ -211,7 +213,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]
     """Every victim's spec with its ``status``."""
     folder = tmp_path_factory.mktemp("killed")
     specs = {
-        name: {"kind": "elbo", "out": str(folder / f"run-{number}")} | spec
+        name: {"kind": "elbo", "epochs": EPOCHS, "out": str(folder / f"run-{number}")} | spec
         for number, (name, spec) in enumerate(VICTIMS.items())
     }
     done = subprocess.run(
@@ -269,7 +271,7 @@ def test_killed_and_resumed_is_never_killed(
         assert 0 < Run.open(path).last_checkpoint()[1]["step"] < spec["epochs"] * STEPS
     own = own_model() if spec["kind"] == "own" else None
     vd.resume(path, model=own, progress=False)
-    assert_same(path, whole(spec["kind"], spec.get("epochs", EPOCHS)))
+    assert_same(path, whole(spec["kind"], spec["epochs"]))
     leftovers = [found.name for found in path.rglob(".*")]
     assert leftovers == []
 

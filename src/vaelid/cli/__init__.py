@@ -1,16 +1,18 @@
-"""The command line: ``vaelid COMMAND …``. Exit codes: 0 done, 1 failed in the middle, 2 wrong input, 130 interrupted."""
+"""The command line: ``vaelid COMMAND …``. Exit codes: 0 done, 1 failed midway, 2 wrong input, 130 interrupted."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any, NoReturn
 
+import torch
 import typer
 
 import vaelid
@@ -19,7 +21,7 @@ from vaelid.cli.mistakes import WRONG_PATH, check_command, usage
 from vaelid.cli.output import complain
 from vaelid.errors import InputError, Interrupted, RunError
 
-COMMANDS = {
+COMMANDS: dict[str, Callable[..., None]] = {
     "train": train.train,
     "evaluate": use.evaluate,
     "encode": use.encode,
@@ -38,8 +40,25 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def guarded(command: Callable[..., None]) -> Callable[..., None]:
+    """A command whose interruptions, and whose reader's going away, do not reach Typer, which has ways of its own."""
+
+    @functools.wraps(command)
+    def run(**arguments: Any) -> None:
+        try:
+            command(**arguments)
+        except KeyboardInterrupt as error:
+            raise Interrupted(_last_words(error)) from error
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on, which is no mistake
+
+    return run
+
+
 for name, command in COMMANDS.items():
-    app.command(name)(command)
+    app.command(name)(guarded(command))
 
 
 @app.callback()
@@ -72,14 +91,21 @@ def main(arguments: list[str] | None = None) -> int:
         return complain(usage(error), 2)
     except RunError as error:
         return complain(str(error), 1)
-    except (Interrupted, KeyboardInterrupt, typer.Abort) as error:
-        return complain(str(error) or "interrupted", 130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on, which is no mistake
-        return 0
+    except (Interrupted, KeyboardInterrupt) as error:
+        return complain(_last_words(error), 130)
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        reason = f" ({str(error).splitlines()[0]})" if str(error) else ""
+        return complain(f"out of memory{reason}; smaller batches need less: --set training.batch_size=32", 1)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return complain(f"{where}{error.strerror or error}", 2 if error.errno in WRONG_PATH else 1)
+
+
+def _last_words(error: BaseException | None) -> str:
+    """What to say of an interruption: a second Ctrl-C does not swallow how to go on after the first."""
+    while error is not None and not isinstance(error, Interrupted):
+        error = error.__context__
+    return str(error or "interrupted")
 
 
 @contextlib.contextmanager

@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vaelid.cli.output import command
-from vaelid.errors import InputError
+from vaelid.errors import InputError, command
 from vaelid.runs import Run
 
 
@@ -44,7 +43,9 @@ def opened(path: Path, device: str | None = None) -> Run:
 def in_order(run: Path, data: str, name: str) -> None:
     """Refuse DATA before RUN."""
     if not is_run(run) and is_run(Path(data)):
-        raise InputError(f"{run} is no run folder, but {data} is", "RUN first, then DATA", f"type: {command(name, data, run)}")
+        raise InputError(
+            f"{run} is no run folder, but {data} is", "RUN first, then DATA", f"type: {command(name, data, run)}"
+        )
 
 
 def is_run(path: Path) -> bool:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from vaelid import report, runs
-from vaelid.cli.output import Output, command, scores
+from vaelid.cli.output import Output, scores
 from vaelid.data import Dataset
 from vaelid.diagnostics import Evaluation
-from vaelid.errors import InputError, Interrupted, RunError
+from vaelid.errors import InputError, Interrupted, RunError, command
 from vaelid.model import VAE
 from vaelid.report.curves import Curves
 from vaelid.runs import Run
@@ -30,9 +30,9 @@ def conclude(run: Run, model: VAE, dataset: Dataset, output: Output) -> None:
         try:
             run.save_metrics(metrics)
             page = report.write(run, model, evaluation)
-        except (OSError, InputError) as error:
-            reason = f"the report could not be written ({reason_of(error)}); {safe}"
-            problem = RunError(f"{reason}. When that is put right: {again}")
+        except (OSError, InputError, RunError) as error:
+            what = f"the scores or the report could not be written ({reason_of(error)})"
+            problem = RunError(f"{what}; {safe}. When that is put right: {again}")
     except KeyboardInterrupt as error:
         raise Interrupted(f"interrupted while scoring; {safe}. To score it and write its report: {again}") from error
     except Exception as error:
@@ -62,14 +62,12 @@ def facts(run: Run) -> dict[str, Any]:
     return {"run": str(run.path), "epochs": epochs, "best_epoch": best, "seconds": round(curves.seconds, 1)}
 
 
-def has_ended(run: Run) -> bool:
-    """Whether training came to its end."""
-    return run.model_file.exists() and any(event["event"] == "Finished" for event in run.events())
-
-
 def is_scored(run: Run) -> bool:
     """Whether metrics.json holds the scores of the run as it is now, not of one resumed since."""
-    return run.metrics().get("epochs") == facts(run)["epochs"]
+    try:
+        return bool(run.metrics().get("epochs") == facts(run)["epochs"])
+    except InputError:  # metrics.json is damaged
+        return False
 
 
 def next_steps(run: Run, dataset: Dataset) -> list[str]:
@@ -81,6 +79,7 @@ def next_steps(run: Run, dataset: Dataset) -> list[str]:
     return [*lines, f"           {command('info', run.path)}"]
 
 
-def reason_of(error: OSError | InputError) -> str:
-    """Why a file could not be written, in a few words."""
-    return error.strerror or str(error) if isinstance(error, OSError) else str(error).rstrip(".")
+def reason_of(error: Exception) -> str:
+    """Why something could not be written, in a few words."""
+    cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
+    return (isinstance(cause, OSError) and cause.strerror) or str(cause).rstrip(".")

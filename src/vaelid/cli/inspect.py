@@ -12,8 +12,9 @@ import typer
 from vaelid import likelihoods
 from vaelid import report as reports
 from vaelid.cli.arguments import Device, Json, Quiet, RunPath, opened
-from vaelid.cli.ending import facts, has_ended, is_scored, measure
-from vaelid.cli.output import Output, command, scores
+from vaelid.cli.ending import facts, is_scored, measure
+from vaelid.cli.output import Output, scores
+from vaelid.errors import command
 from vaelid.runs import Run
 
 
@@ -82,10 +83,10 @@ def describe(folder: Run) -> dict[str, Any]:
     epochs = [event for event in events if event["event"] == "EpochDone"]
     likelihood = str(_part(config.parts, "likelihood").get("part", "likelihoods.one of the user's own"))
     kind = getattr(likelihoods, likelihood.removeprefix("likelihoods."), None)
-    page = folder.path / "report.html"
+    page, again = folder.path / "report.html", command("train", "--resume", folder.path)
     return {
         "run": str(folder.path),
-        "state": "finished" if has_ended(folder) else f"unfinished; go on with: {command('train', '--resume', folder.path)}",
+        "state": "finished" if folder.finished else f"unfinished; go on with: {again}",
         "data": config.data.source,
         "fingerprint": config.data.fingerprint,
         "binarise": config.data.binarise,
@@ -93,7 +94,7 @@ def describe(folder: Run) -> dict[str, Any]:
         "likelihood": likelihood.removeprefix("likelihoods."),
         "measure": None if kind is None else "counting" if kind.discrete else "Lebesgue",
         "latent": _part(config.parts, "prior").get("latent"),
-        "objective": config.objective.name if config.objective else "of the user's own",
+        "objective": config.objective.name,
         "epochs": epochs[-1]["epoch"] if epochs else None,
         "asked": f"{config.training.epochs} epochs at most, seed {config.seed}, device {config.device}",
         "seconds": metrics.get("seconds"),

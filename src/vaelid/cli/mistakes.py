@@ -35,7 +35,9 @@ def usage(error: typer.TyperException) -> str:
         return f"{message}. See: {context.command_path} --help"
     option = str(getattr(error, "option_name", message))
     if context.parent is None:
-        return str(InputError(f"unknown option {option}", "a command first", "options follow it: vaelid train digits --quiet"))
+        return str(
+            InputError(f"unknown option {option}", "a command first", "options follow it: vaelid train digits --quiet")
+        )
     known = {name: name for parameter in context.command.params for name in parameter.opts if name.startswith("-")}
     if "--set" in known:
         keys = {f"--{key.rpartition('.')[2].replace('_', '-')}": f"--set {key}=VALUE" for key in known_keys()}

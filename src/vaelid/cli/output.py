@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -53,11 +52,6 @@ class Output:
         with Progress(*columns, console=self.bars, transient=True) as progress:
             task = progress.add_task(what, total=total)
             yield lambda done: progress.update(task, completed=done)
-
-
-def command(*words: object) -> str:
-    """A command of vaelid as one types it: ``command("info", path)`` is ``vaelid info 'my run'``."""
-    return shlex.join(["vaelid", *map(str, words)])
 
 
 def complain(message: str, code: int) -> int:

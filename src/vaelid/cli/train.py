@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
-import shutil
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,10 +12,10 @@ import typer
 
 from vaelid import checks, recipes, runs
 from vaelid.cli.arguments import Device, Json, Quiet, is_run, opened, whole
-from vaelid.cli.ending import conclude, facts, has_ended, is_scored
-from vaelid.cli.output import Output, command
+from vaelid.cli.ending import conclude, facts, is_scored
+from vaelid.cli.output import Output
 from vaelid.data import Choice, Dataset, Split, choose, load, standard_split
-from vaelid.errors import InputError, Interrupted, RunError
+from vaelid.errors import InputError, Interrupted, RunError, command
 from vaelid.model import VAE
 from vaelid.runs import Config, Run
 from vaelid.runs.folder import next_free
@@ -30,7 +28,9 @@ def train(
     data: Annotated[
         str | None, typer.Argument(metavar="DATA", help="Built-in name (digits), file or folder.", show_default=False)
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", metavar="RUN", help="New run folder; else runs/NAME-NNN.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="RUN", help="New run folder; else runs/NAME-NNN.")
+    ] = None,
     config: Annotated[Path | None, typer.Option("--config", metavar="FILE", help="Settings in TOML.")] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key that --dry-run prints; repeatable.")
@@ -38,7 +38,9 @@ def train(
     epochs: Annotated[
         int | None, typer.Option("--epochs", metavar="N", parser=whole, help="Passes over the training rows, at most.")
     ] = None,
-    latent: Annotated[int | None, typer.Option("--latent", metavar="D", parser=whole, help="Latent dimensions.")] = None,
+    latent: Annotated[
+        int | None, typer.Option("--latent", metavar="D", parser=whole, help="Latent dimensions.")
+    ] = None,
     likelihood: Annotated[
         str | None, typer.Option("--likelihood", metavar="NAME", help="Default: the one that suits the data.")
     ] = None,
@@ -96,8 +98,7 @@ def train(
     if out is not None and out.exists():
         raise _exists(out, _words(data, flags))
     runs.find_device(asked.device)
-    if asked.objective is not None:
-        asked.objective.build()
+    asked.objective.build()
     dataset = load(asked.data.source, label=asked.data.label)
     choice = choose(dataset, asked.model.likelihood, binarise=asked.data.binarise)
     parts = standard_split(len(dataset.x), dataset.test_rows)
@@ -132,11 +133,14 @@ def _check_source(source: str) -> None:
 
 def _exists(out: Path, words: list[str]) -> InputError:
     """The error for a folder that is there already, with the commands that might have been meant."""
-    another = command("train", *words, "--out", next_free(out))
+    inside = out.is_dir() and not is_run(out)
+    place = out / "run" if inside else out if out.name not in ("", "..") else out.resolve()
+    another = command("train", *words, "--out", next_free(place) if place.exists() else place)
     if not is_run(out):
         return InputError(f"{out} exists and is no run", "a new folder", f"for example: {another}")
     again = command("train", "--resume", out)
-    return InputError(f"the run {out} exists", "a new folder", f"to go on with that run: {again}; for another: {another}")
+    remedy = f"to go on with that run: {again}; for another: {another}"
+    return InputError(f"the run {out} exists", "a new folder", remedy)
 
 
 def _words(data: str | None, flags: dict[str, Any]) -> list[str]:
@@ -162,32 +166,25 @@ def _build(config: Config, dataset: Dataset, choice: Choice, parts: Split) -> VA
 
 
 def _start(out: Path | None, config: Config, model: VAE, dataset: Dataset, parts: Split, output: Output) -> None:
-    """Make the run folder and train in it; if the call turns out to be wrong before the first step, nothing is left."""
+    """Make the run folder and train in it."""
     path = out or runs.new_path(dataset.name)
-    missing = [folder for folder in path.parents if not folder.exists()]
     while True:
         try:
             run = runs.start(path, config, model, dataset, parts)
             break
-        except (InputError, OSError):
+        except InputError:
             if out is not None or not path.exists():
                 raise
             path = runs.new_path(dataset.name)  # another training took the name at the same time
-    try:
-        _go(run, model, dataset, output, resume=False)
-    except InputError:
-        if not run.events():
-            shutil.rmtree(run.path)
-            for folder in missing:
-                folder.rmdir()
-        raise
+    output.say(f"run folder {run.path}")
+    _go(run, model, dataset, output, resume=False)
 
 
 def _resume(path: Path, epochs: int | None, device: str | None, output: Output) -> None:
     """Go on with a run; where only its scores or its report are missing, make those."""
     run = opened(path, device)
     dataset = run.dataset()
-    if epochs is None and has_ended(run) and not is_scored(run):
+    if epochs is None and run.finished and not is_scored(run):
         output.say(f"{run.path} is trained; what is missing are its scores")
         conclude(run, run.model(), dataset, output)
         return
@@ -195,21 +192,19 @@ def _resume(path: Path, epochs: int | None, device: str | None, output: Output) 
     runs.prepare_resume(run, epochs)
     if device is not None:
         run.save_config(run.config)
+    output.say(f"going on with {run.path}")
     _go(run, model, dataset, output, resume=True)
 
 
 def _go(run: Run, model: VAE, dataset: Dataset, output: Output, *, resume: bool) -> None:
     """Train to the end, then score and report."""
-    again = command("train", "--resume", run.path)
     said, reason = time.monotonic(), ""
     try:
         with (
             graceful() as stop,
-            contextlib.closing(runs.go(run, model, dataset, resume=resume, stop=stop)) as stream,  # type: ignore[type-var]
+            contextlib.closing(watch(runs.go(run, model, dataset, resume=resume, stop=stop), output.bars)) as events,
         ):
-            first = next(stream)  # a call that is wrong fails here, before there is a bar
-            output.say(f"{'going on with' if resume else 'run folder'} {run.path}")
-            for event in watch(itertools.chain([first], stream), output.bars):
+            for event in events:
                 match event:
                     case Started(step=step, epoch=epoch) if step:
                         output.say(f"from step {step}, epoch {epoch}")
@@ -218,14 +213,15 @@ def _go(run: Run, model: VAE, dataset: Dataset, output: Output, *, resume: bool)
                         output.warn(f"epoch {event.epoch}/{run.config.training.epochs}, validation ELBO {bound:.2f}")
                     case Finished():
                         reason = event.reason
-    except KeyboardInterrupt as error:
-        kept = f"go on from the last checkpoint with: {again}" if run.checkpoints.last.exists() else "nothing to go on from"
+    except KeyboardInterrupt as error:  # a second Ctrl-C
+        again = command("train", "--resume", run.path)
+        kept = f"go on from the last checkpoint with: {again}" if run.checkpoints.last.exists() else "nothing was saved"
         raise Interrupted(f"interrupted at once; {kept}") from error
-    except OSError as error:
-        raise RunError(
-            f"{run.path} could not be written ({error.strerror or error}); the last checkpoint is intact. "
-            f"Make room there and go on with: {again}"
-        ) from error
+    except RunError as error:
+        if isinstance(error.__cause__, OSError) or not run.model_file.exists():
+            raise
+        score = command("report", run.path)
+        raise RunError(f"{str(error).rstrip('.')}. The best model so far is saved; to score it: {score}") from error
     done = facts(run)
     output.say(
         f"trained for {done['epochs']} epochs in {done['seconds']:g} s; best at epoch {done['best_epoch']} ({reason})"

@@ -60,7 +60,7 @@ def evaluate(
         own = dataset.fingerprint == folder.config.data.fingerprint
         trained = len(np.intersect1d(index, folder.split().train)) if own else 0
         if trained:
-            output.warn(f"warning: the model was trained on {trained:,} of these rows; leave DATA out to score test rows")
+            output.warn(f"warning: {trained:,} of these rows were trained on; leave DATA out to score test rows")
         batch = runs.batch_of(folder, model, dataset, index, own=own)
         with output.bar("scoring", count) as on_rows:
             result = evaluate_rows(model, batch, samples=samples, key=runs.SCORING.fold("evaluate"), on_rows=on_rows)
@@ -137,7 +137,9 @@ def sample(
     out = out or Path("samples" if as_images else "samples.csv")
     out = check_images_path(out) if as_images else check_table_path(out)
     if folder.extras().get("context") is not None:
-        raise InputError(f"{run} was trained with context", "a model without", "from Python: model.sample(n, key, context)")
+        raise InputError(
+            f"{run} was trained with context", "a model without", "in Python: model.sample(n, key, context)"
+        )
     x = model.sample(n, Key(seed).fold("sample")).cpu().numpy()
     if as_images:
         write_images(out, _grey(x, model.likelihood.support, dataset), scale=1.0)
@@ -173,7 +175,7 @@ def _load(run: Run, data: str) -> Dataset:
             dataset = load(data)
         except InputError:
             raise error from None
-    if dataset.columns and dataset.fingerprint != run.config.data.fingerprint and (known := _source(run)):
+    if dataset.columns and dataset.source != run.config.data.source and (known := _source(run)):
         _same_columns(dataset, known)
     return dataset
 

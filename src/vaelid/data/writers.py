@@ -195,9 +195,8 @@ def _failing(path: Path) -> Iterator[None]:
 def _check_target(path: Path, folder: bool = False) -> Path:
     parent = path.absolute().parent
     if not parent.is_dir():
-        raise InputError(
-            f"output folder {parent} does not exist", "a folder that exists", f"make it: mkdir -p {shlex.quote(str(parent))}"
-        )
+        make = f"make it: mkdir -p {shlex.quote(str(parent))}"
+        raise InputError(f"output folder {parent} does not exist", "a folder that exists", make)
     if not os.access(parent, os.W_OK | os.X_OK):
         raise InputError(f"output folder {parent} is not writable", "a writable folder", "name another one")
     if path.exists() and path.is_dir() != folder:

@@ -151,7 +151,8 @@ def resolve(*layers: dict[str, Any]) -> Config:
         if problem["type"] == "extra_forbidden":
             known = nearest(where, [*known_keys(), "format"])
             raise InputError(f"unknown setting {where!r}", "a key of config.toml", known) from None
-        raise InputError(f"{where} = {problem['input']!r}", _expectation(problem["msg"])) from None
+        expected = "a table of settings" if problem["type"] == "model_type" else _expectation(problem["msg"])
+        raise InputError(f"{where} = {problem['input']!r}", expected) from None
 
 
 def setting(text: str) -> dict[str, Any]:

@@ -33,7 +33,7 @@ import vaelid
 from vaelid import parts
 from vaelid.data import Dataset, Split, load, load_arrays, save_arrays
 from vaelid.data.readers import open_npz
-from vaelid.errors import InputError, RunError
+from vaelid.errors import InputError, RunError, command
 from vaelid.files import atomic, umask, write_text
 from vaelid.model import VAE
 from vaelid.random import Key
@@ -115,7 +115,10 @@ class Run:
                 f"{path} is a run of format {table.get('format')}",
                 f"format {FORMAT}, which vaelid {vaelid.__version__} reads",
             )
-        return cls(path, resolve(table))
+        try:
+            return cls(path, resolve(table))
+        except InputError as error:
+            raise InputError(f"{path / 'config.toml'}: {error}") from error
 
     # -- what it holds -------------------------------------------------------------------------------------------
 
@@ -183,7 +186,14 @@ class Run:
         device = find_device(self.config.device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(Key(self.config.seed).fold("init").value >> 1)
-            model = parts.build(self.config.parts)
+            try:
+                model = parts.build(self.config.parts)
+            except InputError:
+                raise
+            except (AttributeError, TypeError, ValueError, RuntimeError) as error:
+                reason = (str(error).splitlines() or [type(error).__name__])[0]
+                file = self.path / "config.toml"
+                raise InputError(f"{file} describes no model ({reason})", "the parts of one") from error
         if not isinstance(model, VAE):
             raise InputError(f"{self.path} holds a {type(model).__name__}", "a model")
         return model.to(device)
@@ -194,7 +204,7 @@ class Run:
             raise InputError(
                 f"{self.path} has no model.safetensors: its training did not end",
                 "a finished run",
-                f"go on with: vaelid train --resume {self.path}",
+                f"go on with: {command('train', '--resume', self.path)}",
             )
         model = self.build() if model is None else model
         tensors, _ = checkpoints.read(self.model_file, str(model.device))
@@ -228,11 +238,14 @@ class Run:
         with contextlib.closing(events):
             for event in events:
                 line = json.dumps(event.as_dict() | {"time": round(time.time(), 3)}) + "\n"
-                with guarded("events.jsonl"), open(path, "a", encoding="utf-8") as file:
-                    file.write(line)
-                    if isinstance(event, Saved | Finished):
-                        file.flush()
-                        os.fsync(file.fileno())
+                try:
+                    with guarded("events.jsonl"), open(path, "a", encoding="utf-8") as file:
+                        file.write(line)
+                        if isinstance(event, Saved | Finished):
+                            file.flush()
+                            os.fsync(file.fileno())
+                except RunError as error:  # raised where the event came from, which then must not count it as said
+                    events.throw(error)
                 yield event
 
     def events(self) -> list[dict[str, Any]]:
@@ -275,7 +288,8 @@ class Run:
         try:
             return json.loads(path.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
         except ValueError as error:
-            raise InputError(f"{path} is damaged ({error})", "JSON", f"vaelid evaluate {self.path}") from error
+            again = f"write it anew: {command('report', self.path)}"
+            raise InputError(f"{path} is damaged ({error})", "JSON", again) from error
 
     def save_metrics(self, metrics: dict[str, Any]) -> None:
         """Write metrics.json.
@@ -303,7 +317,7 @@ def ensure_new(path: Path) -> None:
         raise InputError(
             f"{path} exists",
             "a new folder",
-            f"to go on with that run: vaelid train --resume {path}; to make another: --out {next_free(path)}",
+            f"to go on with that run: {command('train', '--resume', path)}; to make another: --out {next_free(path)}",
         )
 
 

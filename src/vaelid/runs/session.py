@@ -14,7 +14,7 @@ import numpy as np
 from vaelid import checks
 from vaelid.data import Dataset, Split, standard_split
 from vaelid.diagnostics import Evaluation, evaluate
-from vaelid.errors import InputError, RunError
+from vaelid.errors import InputError, RunError, command
 from vaelid.files import sweep
 from vaelid.model import VAE
 from vaelid.objectives import ELBO, Objective
@@ -112,7 +112,10 @@ def _saving(run: Run, model: VAE, stream: Stream) -> Stream:
             for event in stream:
                 if isinstance(event, Finished):
                     run.save_model(model)
-                yield event
+                try:
+                    yield event
+                except RunError as error:
+                    stream.throw(error)
         except RunError:
             with contextlib.suppress(RunError):  # the disk may be what failed
                 run.save_model(model)
@@ -133,10 +136,10 @@ def prepare_resume(run: Run, epochs: int | None = None) -> None:
     _, state = run.last_checkpoint()
     if run.finished and epochs <= state["asked"]:
         reason = state["stopped"] or f"all {state['epoch']} epochs done"
-        further = f"vaelid train --resume {run.path} --epochs {2 * asked}"
+        further = command("train", "--resume", run.path, "--epochs", 2 * asked)
         raise InputError(
             f"{run.path} is finished ({reason})", f"more epochs than {asked} to go on with",
-            f"to train further: {further}; to score it: vaelid evaluate {run.path}",
+            f"to train further: {further}; to score it: {command('evaluate', run.path)}",
         )
     sweep(run.path)
     sweep(run.checkpoints.folder)

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from vaelid.errors import InputError, RunError
+from vaelid.errors import InputError, RunError, command
 from vaelid.files import atomic
 
 
@@ -38,7 +38,7 @@ class Checkpoints:
     @property
     def resume_command(self) -> str:
         """What to type to go on."""
-        return f"vaelid train --resume {self.folder.parent}"
+        return command("train", "--resume", self.folder.parent)
 
     @contextlib.contextmanager
     def guarded(self, what: str) -> Iterator[None]:

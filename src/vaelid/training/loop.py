@@ -381,7 +381,7 @@ class Loop:
         rows = f", rows {', '.join(map(str, event.rows[:5]))}" if event.rows else ""
         raise RunError(
             f"training stopped at step {event.failed_step}: {event.reason} ({event.tensor}{rows}), {ATTEMPTS} times "
-            f"although the rate was lowered to {event.learning_rate:.2g}. The model holds its best weights so far. "
+            "although the rate was lowered each time. The model holds its best weights so far. "
             "Look at the rows named, or try another likelihood or a lower rate"
         )
 

@@ -34,6 +34,19 @@ def dataset_of(model: VAE, x: Any, mask: Any = None) -> Dataset:
     return load(np.where(observed.astype(bool), values, values.dtype.type(_inside(model))))
 
 
+def _check_split(parts: Split, rows: int) -> None:
+    """Refuse parts that are empty, overlap, or name rows that do not exist; only the test part may be empty."""
+    for name, part in (("training", parts.train), ("validation", parts.validation)):
+        if not len(part):
+            raise InputError(f"a split without {name} rows", f"at least one row for {name}")
+    numbers, counts = np.unique(np.concatenate((parts.train, parts.validation, parts.test)), return_counts=True)
+    if numbers[0] < 0 or numbers[-1] >= rows:
+        missing = numbers[(numbers < 0) | (numbers >= rows)]
+        raise InputError(f"a split with {some(missing)}", f"rows from 0 to {rows - 1}")
+    if counts.max() > 1:
+        raise InputError(f"a split with {some(numbers[counts > 1])} in several places", "every row once at most")
+
+
 def _inside(model: VAE) -> float:
     """A value that the likelihood can give."""
     support = model.likelihood.support
@@ -76,13 +89,13 @@ def checked(dataset: Dataset, mask: Any = None, context: Any = None, weight: Any
     if weight is not None:
         column = np.asarray(weight.detach().cpu() if isinstance(weight, Tensor) else weight)
         found["weight"] = checks.array(column.reshape(-1, 1), "weight").astype(np.float32)[:, 0]
-        if (below := np.flatnonzero(found["weight"] < 0)).size or not found["weight"].any():
-            given = f"weights below 0 in {some(below)}" if below.size else "weights that are all 0"
-            raise InputError(given, "weights of 0 or more, some of them above")
     for name, values in found.items():
         shape = dataset.x.shape if name == "mask" else (len(dataset.x), *values.shape[1:])
         if values.shape != shape:
             raise InputError(f"{name} has shape {values.shape}", f"{shape}, one entry for each row of x")
+    if "weight" in found and ((below := np.flatnonzero(found["weight"] < 0)).size or not found["weight"].any()):
+        given = f"weights below 0 in {some(below)}" if below.size else "weights that are all 0"
+        raise InputError(given, "weights of 0 or more, some of them above")
     return found
 
 
@@ -129,6 +142,7 @@ def events(
     """
     dataset = dataset_of(model, x, mask)
     parts = split_rows or standard_split(len(dataset.x), dataset.test_rows)
+    _check_split(parts, len(dataset.x))
     extra = {"mask": mask, "context": context, "weight": weight, "binarise": binarise}
     train, validation = (
         rows_of(dataset, part, model.device, **extra)  # type: ignore[arg-type]
