@@ -12,8 +12,20 @@ Three distributions make a model (`priors`, `likelihoods`, `posteriors`); everyt
 
 __version__ = "0.1.0"
 
-from vaelid import data, diagnostics, distributions, evidence, likelihoods, networks, objectives, posteriors, priors
-from vaelid import recipes, runs, training
+from vaelid import (
+    data,
+    diagnostics,
+    distributions,
+    evidence,
+    likelihoods,
+    networks,
+    objectives,
+    posteriors,
+    priors,
+    recipes,
+    runs,
+    training,
+)
 from vaelid.diagnostics import evaluate
 from vaelid.errors import InputError, Interrupted, RunError, VaelidError
 from vaelid.model import VAE

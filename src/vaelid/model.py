@@ -80,12 +80,18 @@ class VAE(nn.Module):
 
     def __init__(self, prior: Prior, likelihood: Likelihood, posterior: Posterior) -> None:
         super().__init__()
-        for box, kind, name in ((prior, Prior, "prior"), (likelihood, Likelihood, "likelihood"),
-                                (posterior, Posterior, "posterior")):
+        for box, kind, name in (
+            (prior, Prior, "prior"),
+            (likelihood, Likelihood, "likelihood"),
+            (posterior, Posterior, "posterior"),
+        ):
             if not isinstance(box, kind):
                 raise InputTypeError(
-                    f"{name}={type(box).__name__}", f"a vaelid {name}", f"wrap the network in one of vaelid.{name}s"
-                    if name != "likelihood" else "wrap the decoder: vaelid.likelihoods.Bernoulli(network)"
+                    f"{name}={type(box).__name__}",
+                    f"a vaelid {name}",
+                    f"wrap the network in one of vaelid.{name}s"
+                    if name != "likelihood"
+                    else "wrap the decoder: vaelid.likelihoods.Bernoulli(network)",
                 )
         self.prior, self.likelihood, self.posterior = prior, likelihood, posterior
 
@@ -122,9 +128,7 @@ class VAE(nn.Module):
             )
         return Problem(self, batch, prior, posterior)
 
-    def batch(
-        self, x: Any, mask: Any = None, context: Any = None, row_id: Any = None, weight: Any = None
-    ) -> Batch:
+    def batch(self, x: Any, mask: Any = None, context: Any = None, row_id: Any = None, weight: Any = None) -> Batch:
         """Checked rows on the model's device, from arrays, frames or tensors (a `Batch` passes as it is).
 
         Cells that were not observed may hold anything, NaN included.
@@ -202,10 +206,10 @@ class VAE(nn.Module):
 
     @torch.no_grad()
     def reconstruct(self, x: Any, mask: Any = None, context: Any = None) -> Tensor:
-        """E[x | z] at z = T_x(0), in the data's own units, (batch, *event)."""
+        """E[x|z] at z = T_x(0), in the data's own units, (batch, *event); for a categorical the mode."""
         batch = self.batch(x, mask, context)
         with evaluating(self):
-            return torch.cat([self.decode(self._centre(rows), rows.context).mean for rows in chunks(batch)])
+            return torch.cat([self.decode(self._centre(rows), rows.context).point for rows in chunks(batch)])
 
     @torch.no_grad()
     def sample(self, n: int, key: Key, context: Any = None) -> Tensor:
@@ -249,7 +253,8 @@ def _observed(x: Any, mask: Tensor, fill: float) -> Any:
     values = x.detach().cpu() if isinstance(x, Tensor) else np.asarray(x)
     if tuple(values.shape) != tuple(mask.shape):
         raise InputError(
-            f"the mask has shape {tuple(mask.shape)}", f"{tuple(values.shape)}, the shape of x",
+            f"the mask has shape {tuple(mask.shape)}",
+            f"{tuple(values.shape)}, the shape of x",
             "give True for every observed cell and False for the others",
         )
     if isinstance(values, Tensor):

@@ -17,7 +17,7 @@ from vaelid.data.dataset import from_array
 from vaelid.diagnostics import Estimate
 from vaelid.model import VAE
 from vaelid.objectives import IWAE
-from vaelid.report import figures, page, verdict
+from vaelid.report import figures, verdict
 from vaelid.report.curves import Curves
 from vaelid.report.words import duration, number, rounded, spoken
 from vaelid.training import Settings
@@ -109,7 +109,7 @@ def test_evaluates_when_no_evaluation_is_given(image_run):
 def test_rows_shown_are_the_rows_scored_and_names_are_text(tmp_path):
     run, model, _ = trained(tmp_path / "run <1>", table())
     evaluation = runs.score(run, model, run.dataset(), samples=2, rows=7)
-    batch = runs.batch_of(run, model, run.dataset(), page.scored_rows(run, 7))
+    batch = runs.batch_of(run, model, run.dataset(), runs.scored_rows(run, 7))
     np.testing.assert_array_equal(model.encode(batch).numpy(), evaluation.per_row.centre.numpy())
     text = whole(report.write(run, model, evaluation))
     assert "On 7 of 20 test rows" in text

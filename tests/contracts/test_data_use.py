@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from vaelid import data, files
@@ -120,15 +119,11 @@ def test_likelihoods_refused(x, likelihood, match):
     ("x", "scale"),
     [(GREY, 255), (GREY.reshape(6, -1), 255), ([[0.0, 0.5]], 1), (np.eye(3, dtype=np.uint8), 1), (np.eye(2) > 0, 1)],
 )
+def test_grey_scale(x, scale):
+    assert data.grey_scale(data.load(x)) == scale
+
+
 # ---------------------------------------------------------------- split
-
-
-def test_resolution_of_many_columns_equals_that_of_each():
-    x = np.round(RNG.normal(size=(3000, 1500)), 2)
-    steps = data.resolution(x)
-    for column in (0, 700, 1397, 1398, 1499):
-        values = np.unique(x[:, column])
-        assert steps[column] == np.diff(values)[np.diff(values) > 1e-9].min()
 
 
 @pytest.mark.parametrize("rows", [3, 4, 10, 1797])

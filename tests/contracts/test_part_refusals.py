@@ -50,10 +50,12 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "latent size 0": (lambda: StandardNormal(0), "the latent size is 0; expected a whole number of at least 1"),
     "latent size 2.5": (lambda: StandardNormal(2.5), "the latent size is 2.5"),  # type: ignore[arg-type]
     "more latents in q": (
-        lambda: bernoulli(2, nn.Linear(6, 6), nn.Linear(2, 6)).encode(X6), "the posterior has 3 latents; expected 2"
+        lambda: bernoulli(2, nn.Linear(6, 6), nn.Linear(2, 6)).encode(X6),
+        "the posterior has 3 latents; expected 2",
     ),
     "one latent in q": (  # would be broadcast
-        lambda: bernoulli(2, nn.Linear(6, 2), nn.Linear(2, 6)).encode(X6), "the posterior has 1 latents; expected 2"
+        lambda: bernoulli(2, nn.Linear(6, 2), nn.Linear(2, 6)).encode(X6),
+        "the posterior has 1 latents; expected 2",
     ),
     "odd encoder": (
         lambda: bernoulli(2, nn.Linear(6, 3), nn.Linear(2, 6)).encode(X6),
@@ -64,7 +66,8 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         r"cannot encode a row of shape \(6,\) to 2 latents .*; expected an encoder from \(6,\) to 2 means",
     ),
     "encoder that returns a pair": (
-        lambda: bernoulli(2, Two(), nn.Linear(2, 6)).encode(X6), "Two returned a tuple; expected one tensor"
+        lambda: bernoulli(2, Two(), nn.Linear(2, 6)).encode(X6),
+        "Two returned a tuple; expected one tensor",
     ),
     "decoder of other latents": (
         lambda: bernoulli(2, nn.Linear(6, 4), nn.Linear(3, 6)).encode(X6),
@@ -75,10 +78,12 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         r"decodes to events of shape \(5,\); expected \(6,\)",
     ),
     "decoder of one cell": (  # would be broadcast
-        lambda: bernoulli(2, nn.Linear(6, 4), nn.Linear(2, 1)).encode(X6), r"decodes to events of shape \(1,\)"
+        lambda: bernoulli(2, nn.Linear(6, 4), nn.Linear(2, 1)).encode(X6),
+        r"decodes to events of shape \(1,\)",
     ),
     "Gaussian decoder of one cell": (  # would be broadcast against the features' means
-        lambda: gaussian(nn.Linear(2, 1)).encode(X6), r"decodes to events of shape \(1,\); expected \(6,\)"
+        lambda: gaussian(nn.Linear(2, 1)).encode(X6),
+        r"decodes to events of shape \(1,\); expected \(6,\)",
     ),
     "missing head": (
         lambda: VAE(
@@ -99,22 +104,15 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         r"context has shape \(3, 2\); expected \(4, c\)",
     ),
     "no context": (lambda: conditional().encode(X6), "cannot encode"),
-    "samples of other rows of context": (
-        lambda: conditional().sample(3, KEY, torch.zeros(4, 2)), r"expected \(3, c\)"
-    ),
+    "samples of other rows of context": (lambda: conditional().sample(3, KEY, torch.zeros(4, 2)), r"expected \(3, c\)"),
     "no samples": (lambda: plain().sample(0, KEY), "the number of samples is 0"),
-    "mask of another shape": (
-        lambda: plain().encode(X6, mask=torch.ones(4, 5)), r"the mask has shape \(4, 5\)"
-    ),
+    "mask of another shape": (lambda: plain().encode(X6, mask=torch.ones(4, 5)), r"the mask has shape \(4, 5\)"),
     "weights of other rows": (
-        lambda: plain().batch(X6, weight=[1.0, 2.0]), r"weight has shape \(2,\); expected \(4,\)"
+        lambda: plain().batch(X6, weight=[1.0, 2.0]),
+        r"weight has shape \(2,\); expected \(4,\)",
     ),
-    "ids of other rows": (
-        lambda: plain().batch(X6, row_id=[1, 2]), r"row_id has shape \(2,\); expected \(4,\)"
-    ),
-    "a batch and a mask": (
-        lambda: plain().encode(Batch(X6), mask=X6), "a Batch, and beside it a mask"
-    ),
+    "ids of other rows": (lambda: plain().batch(X6, row_id=[1, 2]), r"row_id has shape \(2,\); expected \(4,\)"),
+    "a batch and a mask": (lambda: plain().encode(Batch(X6), mask=X6), "a Batch, and beside it a mask"),
     "values outside the support": (lambda: plain().encode(X6 + 1), "Bernoulli likelihood"),
     "NaN": (lambda: gaussian(nn.Linear(2, 6)).encode(X6 * math.nan), "NaN or infinity"),
     "flat image": (lambda: networks.ConvEncoder((8, 8), 2), "add a channel dimension"),  # type: ignore[arg-type]
@@ -135,7 +133,10 @@ def test_refusals(what: str) -> None:
 
 @pytest.mark.parametrize("box", ["prior", "likelihood", "posterior"])
 def test_a_bare_network_is_no_box(box: str) -> None:
-    boxes = {"prior": StandardNormal(2), "likelihood": likelihoods.Bernoulli(nn.Linear(2, 6)),
-             "posterior": DiagonalNormal(nn.Linear(6, 4))}
+    boxes = {
+        "prior": StandardNormal(2),
+        "likelihood": likelihoods.Bernoulli(nn.Linear(2, 6)),
+        "posterior": DiagonalNormal(nn.Linear(6, 4)),
+    }
     with pytest.raises(InputTypeError, match=f"{box}=Linear; expected a vaelid {box}"):
         VAE(**(boxes | {box: nn.Linear(2, 6)}))  # type: ignore[arg-type]

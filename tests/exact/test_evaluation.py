@@ -91,9 +91,7 @@ def test_passes_change_nothing(
 
 
 @pytest.mark.parametrize("samples", [1, 5, 63, 64, 65, 130])
-def test_exactly_the_samples_asked_for(
-    model: VAE, x: Tensor, samples: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_exactly_the_samples_asked_for(model: VAE, x: Tensor, samples: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PASSES, "DECODER_ROWS", 16)
     rows: list[int] = []
     model.likelihood.register_forward_hook(lambda module, inputs, output: rows.append(inputs[0].shape[:-1].numel()))
@@ -203,12 +201,15 @@ def test_errors_that_one_number_cannot_give(model: VAE, x: Tensor) -> None:
     assert math.isfinite(once.iwae.se)
 
 
-@pytest.mark.parametrize(("slopes", "active"), [
-    ([0.0, 0.0, 0.0], 0),
-    ([0.02, 0.0, 0.0], 0),  # variance of the mean 0.02² · Var(x) < ACTIVE
-    ([1.0, 0.02, 0.0], 1),
-    ([0.21, 0.19, -3.0], 2),  # just above and just below
-])
+@pytest.mark.parametrize(
+    ("slopes", "active"),
+    [
+        ([0.0, 0.0, 0.0], 0),
+        ([0.02, 0.0, 0.0], 0),  # variance of the mean 0.02² · Var(x) < ACTIVE
+        ([1.0, 0.02, 0.0], 1),
+        ([0.21, 0.19, -3.0], 2),  # just above and just below
+    ],
+)
 def test_active_units(slopes: list[float], active: int) -> None:
     """Posterior means slope · x₀ with x₀ ∈ {0, 1} in equal shares: variance slope² / 4 against 0.01 = 0.2² / 4."""
     assert ACTIVE == 0.01

@@ -193,10 +193,12 @@ def test_observed_cells_only(ppca: Any, hidden: float) -> None:
     cells = stats.norm((z @ ppca.weight.T + ppca.mean).detach().numpy(), sigma).logpdf(ppca.x.numpy())
     expected = torch.from_numpy((cells * mask.numpy()).sum(-1))
     assert close(trace.log_likelihood[:50], expected, 1e-9)
-    truth = torch.tensor([
-        stats.multivariate_normal(ppca.mean[m].numpy(), ppca.covariance[m][:, m].numpy()).logpdf(row[m].numpy())
-        for row, m in zip(ppca.x, mask, strict=True)
-    ])
+    truth = torch.tensor(
+        [
+            stats.multivariate_normal(ppca.mean[m].numpy(), ppca.covariance[m][:, m].numpy()).logpdf(row[m].numpy())
+            for row, m in zip(ppca.x, mask, strict=True)
+        ]
+    )
     ratio = (trace.log_weight - truth).exp()
     assert ((ratio.mean(0) - 1).abs() < 4 * ratio.std(0) / math.sqrt(20_000)).all()
     trace.log_weight.mean().backward()

@@ -36,7 +36,20 @@ def test_folding_is_the_same_everywhere() -> None:
 
 def test_folding_tells_words_numbers_and_order_apart() -> None:
     folds = [
-        (), ("a",), ("b",), (1,), ("1",), (1, 2), (2, 1), (12,), ("a", 1), (1, "a"), ("a1",), ("a", "1"), (-1,), ("",)
+        (),
+        ("a",),
+        ("b",),
+        (1,),
+        ("1",),
+        (1, 2),
+        (2, 1),
+        (12,),
+        ("a", 1),
+        (1, "a"),
+        ("a1",),
+        ("a", "1"),
+        (-1,),
+        ("",),
     ]
     values = [KEY.fold(*fold).value for fold in folds] + [KEY.value, KEY.fold("a").fold(1).value]
     assert len(set(values)) == len(values)

@@ -112,12 +112,16 @@ def test_rows_that_always_fail_end_the_run_with_the_best_weights_saved(tmp_path:
     bad = standard_split(ROWS).train[[17, 90]]
     model, trap = trapped(x, bad)
     best: dict[str, Tensor] = {}
+    copy, back = tmp_path / "copy", []
 
     def arm(run: Run, events: Iterator[Event]) -> Iterator[Event]:
         for event in record(run, events):
             if isinstance(event, EpochDone):
                 best.update(weights(model))
                 trap.armed = True
+            back.extend([event] if isinstance(event, RolledBack) else [])
+            if len(back) == 2 and run.path.name == "run" and not copy.exists():
+                shutil.copytree(run.path, copy)  # what a SIGKILL would leave now
             yield event
 
     with pytest.MonkeyPatch.context() as patch:
@@ -131,12 +135,15 @@ def test_rows_that_always_fail_end_the_run_with_the_best_weights_saved(tmp_path:
     assert "3 times although the rate was lowered each time" in message
     assert any(str(row) in message for row in bad)
     run = Run.open(tmp_path / "run")
-    back = [event for event in run.events() if event["event"] == "RolledBack"]
-    assert [event["learning_rate"] for event in back] == pytest.approx([0.6e-3, 0.18e-3, 0.054e-3])
-    assert len({(event["failed_step"], tuple(event["rows"])) for event in back}) == 1
+    recorded = [event for event in run.events() if event["event"] == "RolledBack"]
+    assert [event["learning_rate"] for event in recorded] == pytest.approx([0.6e-3, 0.18e-3, 0.054e-3])
+    assert len({(event["failed_step"], tuple(event["rows"])) for event in recorded}) == 1
     assert same(weights(model), best)
     assert same(checkpoints.read(run.model_file)[0], best)
     assert not run.finished
+    with pytest.raises(vd.RunError, match="3 times"):  # killed after its first failure was saved, it has two more
+        vd.resume(copy, model=model, progress=False)
+    assert said(copy) == said(run.path)
     # the same again with the trap in place, and to the end without it
     with pytest.raises(vd.RunError, match="3 times"):
         vd.resume(run.path, model=model, progress=False)

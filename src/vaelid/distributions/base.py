@@ -40,6 +40,11 @@ class Distribution(abc.ABC):
     def variance(self) -> Tensor:
         """E[(x − E[x])²] of every cell, in squared units of x."""
 
+    @property
+    def point(self) -> Tensor:
+        """One value for every cell that stands for the distribution: the mean, or the mode where codes name classes."""
+        return self.mean
+
     @abc.abstractmethod
     def cdf(self, x: Tensor) -> Tensor:
         """P(X ≤ x) of every cell, shape broadcast(x, parameters)."""

@@ -116,6 +116,11 @@ class Categorical(Distribution):
         return torch.softmax(self.logits, dim=-1)
 
     @property
+    def point(self) -> Tensor:
+        """The mode: a mean of codes names no class."""
+        return self.mode
+
+    @property
     def mode(self) -> Tensor:
         """The likeliest code of every cell, as a float."""
         return self.logits.argmax(dim=-1).to(self.logits.dtype)

@@ -106,8 +106,7 @@ class ConvDecoder(nn.Module):
         )
         outward = (*self.channels[::-1], heads * self.event_shape[0])
         self.convolutions = nn.ModuleList(
-            nn.ConvTranspose2d(before, after, 4, stride=2, padding=1)
-            for before, after in itertools.pairwise(outward)
+            nn.ConvTranspose2d(before, after, 4, stride=2, padding=1) for before, after in itertools.pairwise(outward)
         )
 
     def forward(self, z: Tensor, context: Tensor | None = None) -> Tensor:

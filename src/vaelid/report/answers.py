@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaelid.distributions import Categorical, Distribution
 from vaelid.model import VAE
 from vaelid.random import Key
 from vaelid.types import Batch
@@ -72,17 +71,12 @@ def _decode(
     for ids in torch.split(rows, _CHUNK):
         p = model.decode(z[ids], None if context is None else context[ids])
         mean = p.mean
-        expected.append(_array(_centre(p)))
+        expected.append(_array(p.point))
         deviation.append(_array(p.variance.sqrt().expand_as(mean)))
         if key is not None:
             uniform = key.uniform_rows(ids, 1, mean[0].numel(), dtype=mean.dtype)
             draws.append(_array(p.icdf(uniform[0].view_as(mean))))
     return np.concatenate(expected), np.concatenate(deviation), np.concatenate(draws) if draws else np.empty(0)
-
-
-def _centre(p: Distribution) -> Tensor:
-    """The mean, or the most likely class where classes have no mean."""
-    return p.mode if isinstance(p, Categorical) else p.mean
 
 
 def _array(values: Tensor) -> np.ndarray:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import numpy as np
 import tomli_w
 
 from vaelid import runs
@@ -44,7 +43,7 @@ def write(run: Run, model: VAE, evaluation: Evaluation | None = None) -> Path:
     if evaluation is None:
         evaluation = runs.score(run, model, dataset)
     curves = Curves.of(run.events())
-    material = Material(run, model, dataset, evaluation, curves, scored_rows(run, evaluation.rows))
+    material = Material(run, model, dataset, evaluation, curves, runs.scored_rows(run, evaluation.rows))
     facts = measured(run, model, dataset, evaluation, curves)
     environment = _environment(run)
     page = _template().render(
@@ -63,14 +62,6 @@ def write(run: Run, model: VAE, evaluation: Evaluation | None = None) -> Path:
     path = run.path / "report.html"
     write_text(path, page)
     return path
-
-
-def scored_rows(run: Run, rows: int) -> np.ndarray:
-    """Positions in the data of the test rows that `vaelid.runs.score` takes when asked for ``rows``, (rows,)."""
-    test = run.split().test
-    chosen = runs.SCORING.fold("rows").permutation(len(test)).numpy()[:rows]
-    rows_scored: np.ndarray = test[np.sort(chosen)]
-    return rows_scored
 
 
 def measured(run: Run, model: VAE, dataset: Dataset, evaluation: Evaluation, curves: Curves) -> verdict.Facts:

@@ -13,10 +13,11 @@ from vaelid.runs.session import (
     prepare_resume,
     resume,
     score,
+    scored_rows,
     start,
 )
 
 __all__ = [
     "SCORING", "Config", "History", "Run", "batch_of", "ensure_new", "find_device", "fit", "go", "known_keys", "load",
-    "new_path", "own_model", "prepare_resume", "read_config", "resolve", "resume", "score", "setting", "start",
+    "new_path", "own_model", "prepare_resume", "read_config", "resolve", "resume", "score", "scored_rows", "setting", "start",
 ]

@@ -162,18 +162,28 @@ def batch_of(run: Run, model: VAE, dataset: Dataset, index: np.ndarray, *, own: 
     return rows.fixed(SCORING.fold("binarise"), model.dtype)
 
 
+def scored_rows(run: Run, rows: int | None = None) -> np.ndarray:
+    """Row numbers that `score` takes: the first ``rows`` test rows in a fixed random order, then sorted, (rows,).
+
+    Raises:
+        InputError: the run has no test rows.
+    """
+    test = run.split().test
+    if not len(test):
+        raise InputError(f"{run.path} has no test rows", "rows that training never saw", "name DATA to evaluate on")
+    chosen = SCORING.fold("rows").permutation(len(test)).numpy()[: rows or run.config.evaluation.rows]
+    numbers: np.ndarray = test[np.sort(chosen)]
+    return numbers
+
+
 def score(
     run: Run, model: VAE, dataset: Dataset, *, samples: int | None = None, rows: int | None = None,
     on_rows: Callable[[int], None] | None = None,
 ) -> Evaluation:
-    """Evaluate on the run's test rows, the first ``rows`` of them in a fixed random order."""
-    settings = run.config.evaluation
-    test = run.split().test
-    if not len(test):
-        raise InputError(f"{run.path} has no test rows", "rows that training never saw", "name DATA to evaluate on")
-    chosen = SCORING.fold("rows").permutation(len(test)).numpy()[: rows or settings.rows]
-    batch = batch_of(run, model, dataset, test[np.sort(chosen)])
-    return evaluate(model, batch, samples=samples or settings.samples, key=SCORING.fold("evaluate"), on_rows=on_rows)
+    """Evaluate on the run's test rows, those of `scored_rows`."""
+    samples = samples or run.config.evaluation.samples
+    batch = batch_of(run, model, dataset, scored_rows(run, rows))
+    return evaluate(model, batch, samples=samples, key=SCORING.fold("evaluate"), on_rows=on_rows)
 
 
 def fit(
