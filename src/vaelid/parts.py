@@ -74,9 +74,7 @@ def build(table: dict[str, Any]) -> nn.Module:
     if name not in _PARTS:
         raise InputError(f"the model names an unknown part, {name!r}", "a registered part", nearest(str(name), _PARTS))
     arguments = {
-        key: build(value) if isinstance(value, dict) and ("part" in value or "own" in value) else _shape(value)
-        for key, value in table.items()
-        if key != "part"
+        key: build(value) if isinstance(value, dict) else _shape(value) for key, value in table.items() if key != "part"
     }
     try:
         inspect.signature(_PARTS[name]).bind(**arguments)

@@ -81,12 +81,24 @@ def refused(message: str) -> Any:
 def test_a_run_holds_all_that_is_needed(tmp_path: Path) -> None:
     x = table()
     model = small(x)
-    history = vd.fit(model, x, settings=Settings(epochs=2, batch_size=16, warmup_steps=0), out=tmp_path / "run",
-                     progress=False, seed=4)
+    history = vd.fit(
+        model,
+        x,
+        settings=Settings(epochs=2, batch_size=16, warmup_steps=0),
+        out=tmp_path / "run",
+        progress=False,
+        seed=4,
+    )
     names = {str(path.relative_to(tmp_path / "run")) for path in (tmp_path / "run").rglob("*") if path.is_file()}
     assert names == {
-        "config.toml", "data.npz", "split.npz", "env.json", "events.jsonl", "model.safetensors",
-        "checkpoints/last.safetensors", "checkpoints/best.safetensors",
+        "config.toml",
+        "data.npz",
+        "split.npz",
+        "env.json",
+        "events.jsonl",
+        "model.safetensors",
+        "checkpoints/last.safetensors",
+        "checkpoints/best.safetensors",
     }
     run = Run.open(tmp_path / "run")
     assert run.finished
@@ -379,7 +391,7 @@ def test_labels_are_found_again(ending: str, tmp_path: Path) -> None:
 def test_every_setting_survives_the_file(tmp_path: Path) -> None:
     config = Config(
         seed=3,
-        data=DataConfig(source="/some/where's \"data\".csv", label="a b", binarise=True, fingerprint="ab"),
+        data=DataConfig(source='/some/where\'s "data".csv', label="a b", binarise=True, fingerprint="ab"),
         model=ModelConfig(latent=5, likelihood="bernoulli", network="mlp", hidden=[20, 10]),
         objective=ObjectiveConfig(beta=2.5, warmup_steps=30, free_bits=0.25, samples=2),
         training=Settings(epochs=7, schedule="cosine", patience=0, learning_rate=1e-5).resolved(),
@@ -473,7 +485,11 @@ def test_known_keys_are_settable() -> None:
 @pytest.mark.parametrize(
     "objective",
     [
-        ELBO(), ELBO(beta=4.0), ELBO(beta=0.0, samples=3), ELBO(beta=Warmup(10, end=2.0), free_bits=0.1), IWAE(),
+        ELBO(),
+        ELBO(beta=4.0),
+        ELBO(beta=0.0, samples=3),
+        ELBO(beta=Warmup(10, end=2.0), free_bits=0.1),
+        IWAE(),
         IWAE(samples=7),
     ],
 )
@@ -484,7 +500,10 @@ def test_objectives_are_recorded_as_settings(objective: Objective) -> None:
 @pytest.mark.parametrize(
     "objective",
     [
-        ELBO(beta=lambda step: 1.0), ELBO(beta=Warmup(10, start=0.5)), ELBO(analytic_kl=False), OwnObjective(),
+        ELBO(beta=lambda step: 1.0),
+        ELBO(beta=Warmup(10, start=0.5)),
+        ELBO(analytic_kl=False),
+        OwnObjective(),
     ],
 )
 def test_objectives_that_settings_cannot_name_are_the_users_own(objective: Objective) -> None:

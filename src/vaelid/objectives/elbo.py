@@ -49,7 +49,8 @@ class ELBO(Objective):
     Higgins et al. 2017; free bits λ: Kingma et al. 2016). The bound has β = 1 and λ = 0, whatever they are.
 
     Args:
-        beta: a number, or a function of the step such as `Warmup`.
+        beta: a number, or a function of the step. Prefer `Warmup` for a schedule: training then knows when it is over
+            and compares validation surrogates from there on only.
         free_bits: λ, nats per latent dimension that cost nothing.
         samples: draws from q per row.
         analytic_kl: use the closed form of the KL where there is one; else, and where there is none, the mean of

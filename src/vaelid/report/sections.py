@@ -31,10 +31,8 @@ def training(material: Material) -> Section:
         return Section(title, ["No epoch was recorded."])
     plateau = material.run.config.training.schedule == "plateau"
     objective = material.run.config.objective
-    if objective is None:
-        bound = "of the run's own objective"
-    else:
-        bound = f"importance-weighted bound, K = {objective.samples}" if objective.name == "iwae" else "ELBO"
+    bounds = {"elbo": "ELBO", "iwae": f"importance-weighted bound, K = {objective.samples}"}
+    bound = bounds.get(objective.name, "of the run's own objective")
     rate = "" if plateau else " The learning rate falls along a cosine."
     return Section(
         title,

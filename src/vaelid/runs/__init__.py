@@ -18,6 +18,25 @@ from vaelid.runs.session import (
 )
 
 __all__ = [
-    "SCORING", "Config", "History", "Run", "batch_of", "ensure_new", "find_device", "fit", "go", "known_keys", "load",
-    "new_path", "own_model", "prepare_resume", "read_config", "resolve", "resume", "score", "scored_rows", "setting", "start",
+    "SCORING",
+    "Config",
+    "History",
+    "Run",
+    "batch_of",
+    "ensure_new",
+    "find_device",
+    "fit",
+    "go",
+    "known_keys",
+    "load",
+    "new_path",
+    "own_model",
+    "prepare_resume",
+    "read_config",
+    "resolve",
+    "resume",
+    "score",
+    "scored_rows",
+    "setting",
+    "start",
 ]

@@ -66,8 +66,9 @@ class ObjectiveConfig(Section):
         """
         if self.name == "own":
             raise InputError(
-                "the objective is one that config.toml cannot express", "the same objective from Python",
-                "pass it: vaelid.resume(path, objective=…)"
+                "the objective is one that config.toml cannot express",
+                "the same objective from Python",
+                "pass it: vaelid.resume(path, objective=…)",
             )
         if self.name == "iwae":
             if self.beta != 1 or self.warmup_steps or self.free_bits:

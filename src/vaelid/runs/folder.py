@@ -1,15 +1,15 @@
 """The run folder, format 1: what was asked, what happened, what came of it. No pickle anywhere.
 
-    config.toml          everything that was asked, resolved; the model as named parts
-    data.npz             the rows, where they came from memory
-    extras.npz           mask, context and weights, where there were any
-    split.npz            row numbers for training, validation and test; shape of one row
-    env.json             versions, machine, command
-    events.jsonl         one line per event of training
-    checkpoints/         last.safetensors and best.safetensors
-    model.safetensors    the best weights
-    metrics.json         how good they are
-    report.html          the same for the eye
+config.toml          everything that was asked, resolved; the model as named parts
+data.npz             the rows, where they came from memory
+extras.npz           mask, context and weights, where there were any
+split.npz            row numbers for training, validation and test; shape of one row
+env.json             versions, machine, command
+events.jsonl         one line per event of training
+checkpoints/         last.safetensors and best.safetensors
+model.safetensors    the best weights
+metrics.json         how good they are
+report.html          the same for the eye
 """
 
 from __future__ import annotations
@@ -88,8 +88,9 @@ class Run:
             if isinstance(error, OSError | RunError):
                 reason = error.strerror if isinstance(error, OSError) else error
                 raise InputError(
-                    f"the run folder {path} cannot be made ({reason})", "a folder that you may write to, with room",
-                    "choose another with --out"
+                    f"the run folder {path} cannot be made ({reason})",
+                    "a folder that you may write to, with room",
+                    "choose another with --out",
                 ) from error
             raise
         return cls(path, config)
@@ -106,9 +107,7 @@ class Run:
             raise InputError(f"no run folder {path}", "a folder made by vaelid train", _others(path))
         missing = [name for name in ("config.toml", "split.npz", "events.jsonl") if not (path / name).is_file()]
         if missing:
-            raise InputError(
-                f"{path} lacks {', '.join(missing)}", "a whole run folder", _AGAIN
-            )
+            raise InputError(f"{path} lacks {', '.join(missing)}", "a whole run folder", _AGAIN)
         table = read_config(path / "config.toml")
         if table.get("format") != FORMAT:
             raise InputError(
@@ -213,7 +212,7 @@ class Run:
         except RuntimeError as error:
             raise InputError(
                 f"{self.model_file} does not fit the model ({str(error).splitlines()[-1].strip()})",
-                "the model that was trained"
+                "the model that was trained",
             ) from error
         return model.eval()
 
@@ -344,10 +343,15 @@ def find_device(name: str) -> torch.device:
     """
     try:
         device = torch.device(name)
-    except RuntimeError as error:
-        raise InputError(f"--device {name}", "cpu, cuda, cuda:N or mps") from error
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise InputError(f"--device {name}", "cpu, cuda, cuda:N or mps")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise InputError(f"--device {name}, but no CUDA GPU is visible", "a device of this machine", "use --device cpu")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        last = torch.cuda.device_count() - 1
+        raise InputError(f"--device {name}", f"cuda:0 to cuda:{last}, the GPUs of this machine")
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise InputError(f"--device {name}, but there is no Apple GPU", "a device of this machine", "use --device cpu")
     return device
@@ -372,4 +376,3 @@ def _others(path: Path) -> str:
     folder = path.parent
     runs = sorted(p.parent.name for p in folder.glob("*/config.toml")) if folder.is_dir() else []
     return f"{folder} holds {', '.join(runs[-5:])}" if runs else "train one first: vaelid train digits"
-

@@ -72,14 +72,29 @@ def start(
 
 
 def _stream(
-    config: Config, model: VAE, dataset: Dataset, parts: Split, extras: dict[str, np.ndarray],
-    objective: Objective | None, checkpoints: Checkpoints | None = None, resume: bool = False,
+    config: Config,
+    model: VAE,
+    dataset: Dataset,
+    parts: Split,
+    extras: dict[str, np.ndarray],
+    objective: Objective | None,
+    checkpoints: Checkpoints | None = None,
+    resume: bool = False,
     stop: threading.Event | None = None,
 ) -> Stream:
     """Training as config.toml says, all checks done."""
     return events(
-        model, dataset, objective=objective or config.objective.build(), settings=config.training, seed=config.seed,
-        split_rows=parts, binarise=config.data.binarise, checkpoints=checkpoints, resume=resume, stop=stop, **extras,
+        model,
+        dataset,
+        objective=objective or config.objective.build(),
+        settings=config.training,
+        seed=config.seed,
+        split_rows=parts,
+        binarise=config.data.binarise,
+        checkpoints=checkpoints,
+        resume=resume,
+        stop=stop,
+        **extras,
     )
 
 
@@ -138,7 +153,8 @@ def prepare_resume(run: Run, epochs: int | None = None) -> None:
         reason = state["stopped"] or f"all {state['epoch']} epochs done"
         further = command("train", "--resume", run.path, "--epochs", 2 * asked)
         raise InputError(
-            f"{run.path} is finished ({reason})", f"more epochs than {asked} to go on with",
+            f"{run.path} is finished ({reason})",
+            f"more epochs than {asked} to go on with",
             f"to train further: {further}; to score it: {command('evaluate', run.path)}",
         )
     sweep(run.path)
@@ -177,7 +193,12 @@ def scored_rows(run: Run, rows: int | None = None) -> np.ndarray:
 
 
 def score(
-    run: Run, model: VAE, dataset: Dataset, *, samples: int | None = None, rows: int | None = None,
+    run: Run,
+    model: VAE,
+    dataset: Dataset,
+    *,
+    samples: int | None = None,
+    rows: int | None = None,
     on_rows: Callable[[int], None] | None = None,
 ) -> Evaluation:
     """Evaluate on the run's test rows, those of `scored_rows`."""
@@ -227,13 +248,23 @@ def fit(
     with graceful() as stop:
         if out is None:
             stream = events(
-                model, dataset, objective=objective, settings=settings, seed=seed, split_rows=parts,
-                binarise=binarise, stop=stop, **extras,
+                model,
+                dataset,
+                objective=objective,
+                settings=settings,
+                seed=seed,
+                split_rows=parts,
+                binarise=binarise,
+                stop=stop,
+                **extras,
             )
         else:
             config = Config(
-                seed=seed, device=str(model.device), data=DataConfig(binarise=binarise),
-                objective=ObjectiveConfig.of(objective), training=settings,
+                seed=seed,
+                device=str(model.device),
+                data=DataConfig(binarise=binarise),
+                objective=ObjectiveConfig.of(objective),
+                training=settings,
             )
             run = start(out, config, model, dataset, parts, extras, objective)
             stream = go(run, model, dataset, objective=objective, stop=stop)
@@ -241,7 +272,11 @@ def fit(
 
 
 def resume(
-    path: Path | str, *, epochs: int | None = None, model: VAE | None = None, objective: Objective | None = None,
+    path: Path | str,
+    *,
+    epochs: int | None = None,
+    model: VAE | None = None,
+    objective: Objective | None = None,
     progress: bool = True,
 ) -> tuple[VAE, History]:
     """Go on with a run where it stopped, or further than first asked for; its rows come from the run folder.
@@ -295,7 +330,8 @@ def own_model(run: Run, model: VAE | None, verb: str = "load") -> VAE:
     if model is None:
         if not is_named(run.config.parts):
             raise InputError(
-                f"{run.path} holds networks of your own", "the model that it was made with",
+                f"{run.path} holds networks of your own",
+                "the model that it was made with",
                 f"build it again in Python and pass it: vaelid.{verb}({str(run.path)!r}, model=model)",
             )
         return run.build()

@@ -9,6 +9,18 @@ from vaelid.training.signals import graceful
 from vaelid.training.start import events, rows_of
 
 __all__ = [
-    "Checkpoints", "EpochDone", "Event", "Finished", "Progress", "RolledBack", "Saved", "Settings",
-    "Started", "events", "graceful", "learning_rate", "rows_of", "watch",
+    "Checkpoints",
+    "EpochDone",
+    "Event",
+    "Finished",
+    "Progress",
+    "RolledBack",
+    "Saved",
+    "Settings",
+    "Started",
+    "events",
+    "graceful",
+    "learning_rate",
+    "rows_of",
+    "watch",
 ]

@@ -76,7 +76,13 @@ class Adam:
             [self.counts[index] for index in live],
             fused=True,
             grad_scale=excess,  # the kernel divides by it
-            amsgrad=False, beta1=0.9, beta2=0.999, lr=rate, weight_decay=0.0, eps=1e-8, maximize=False,
+            amsgrad=False,
+            beta1=0.9,
+            beta2=0.999,
+            lr=rate,
+            weight_decay=0.0,
+            eps=1e-8,
+            maximize=False,
         )
         return length
 

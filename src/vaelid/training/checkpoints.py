@@ -81,7 +81,8 @@ def read(path: Path, device: str = "cpu") -> tuple[dict[str, Tensor], dict[str, 
             state = json.loads((file.metadata() or {}).get("state", "{}"))
     except (SafetensorError, json.JSONDecodeError, OSError) as error:
         raise InputError(
-            f"{path} cannot be read ({error})", "a whole safetensors file",
-            "copy the run folder again, or train again into another one"
+            f"{path} cannot be read ({error})",
+            "a whole safetensors file",
+            "copy the run folder again, or train again into another one",
         ) from error
     return tensors, state

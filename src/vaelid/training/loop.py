@@ -341,8 +341,13 @@ class Loop:
         try:
             saved = None if self.resumed else self.save()
             yield Started(
-                state.step, settings.epochs, state.epoch, self.steps_per_epoch,
-                len(self.train), len(self.validation), sum(p.numel() for p in self.optimizer.parameters),
+                state.step,
+                settings.epochs,
+                state.epoch,
+                self.steps_per_epoch,
+                len(self.train),
+                len(self.validation),
+                sum(p.numel() for p in self.optimizer.parameters),
             )
             if saved is not None:
                 yield saved

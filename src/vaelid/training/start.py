@@ -158,4 +158,3 @@ def events(
     if resume:
         loop.load()
     return loop.run()
-
