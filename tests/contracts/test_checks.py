@@ -1,24 +1,13 @@
 """`vaelid.checks`: what passes keeps its values, what does not is refused in one line that says where and what."""
 
-import re
-
 import numpy as np
 import pytest
 import torch
+from support import refused
 
 from vaelid import checks
 from vaelid.errors import InputError, InputTypeError
 from vaelid.types import Support
-
-
-def refused(match: str, call, error=InputError):
-    """The line of the error that ``call`` raises, one line that matches ``match``."""
-    with pytest.raises(error) as raised:
-        call()
-    line = str(raised.value)
-    assert "\n" not in line
-    assert re.search(match, line), line
-    return line
 
 
 @pytest.mark.parametrize(

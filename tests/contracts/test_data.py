@@ -15,24 +15,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support import COLOUR, GREY, REAL, RNG, refused
 
 from vaelid import data
-from vaelid.errors import InputError, InputTypeError
-
-RNG = np.random.default_rng(0)
-GREY = RNG.integers(0, 256, (6, 8, 5), dtype=np.uint8)
-COLOUR = RNG.integers(0, 256, (6, 8, 5, 3), dtype=np.uint8)
-REAL = RNG.normal(size=(7, 3))
-
-
-def refused(match: str, call, error=InputError):
-    """The line of the error that ``call`` raises, one line that matches ``match``."""
-    with pytest.raises(error) as raised:
-        call()
-    line = str(raised.value)
-    assert "\n" not in line
-    assert re.search(match, line), line
-    return line
+from vaelid.errors import InputTypeError
 
 
 def png(image: np.ndarray, kind: str = "PNG", mode: str | None = None) -> bytes:
