@@ -145,6 +145,27 @@ def support(x: np.ndarray | Tensor, support: Support, likelihood: str, name: str
     )
 
 
+def observed(x: Any, mask: Any, support: Support, name: str = "x") -> tuple[np.ndarray, np.ndarray]:
+    """x with a value inside the support in every cell that was not observed, and the mask, bool, of the same shape.
+
+    Hidden cells may hold anything, NaN included.
+
+    Raises:
+        InputError: the shapes differ, or an observed cell is not a finite number.
+    """
+    seen = array(mask, "mask").astype(bool)
+    values = x.detach().cpu().numpy() if isinstance(x, Tensor) else np.asarray(x)
+    if values.shape != seen.shape:
+        raise InputError(
+            f"the mask has shape {seen.shape}",
+            f"{values.shape}, the shape of {name}",
+            "give True for every observed cell and False for the others",
+        )
+    inside = min(max(support.low, 0.0), support.high)
+    filled = np.where(seen, values, values.dtype.type(inside) if values.dtype.kind in "biuf" else inside)
+    return array(filled, name), seen
+
+
 def same_event(x: np.ndarray | Tensor, event_shape: Sequence[int], name: str = "x") -> None:
     """Refuse data, shape (rows, …), whose event shape is not the one that a model was trained on.
 

@@ -49,26 +49,30 @@ class Likelihood(nn.Module, abc.ABC):
         """x on a scale that suits a network, (batch, *feature_shape)."""
 
     @final
-    def adapt(self, x: Any) -> Self:
+    def adapt(self, x: Any, mask: Any = None) -> Self:
         """Set the preprocessing from training rows (rows, *event), an array or a tensor; returns the likelihood itself.
+
+        Cells where ``mask`` is False were not observed: they may hold anything and change nothing.
 
         Raises:
             InputError: rows that no model can take, values outside the support, or another event shape.
         """
         if self.event_shape is None:  # nothing is kept per feature
             return self
-        values = checks.array(x)
+        values, seen = (checks.array(x), None) if mask is None else checks.observed(x, mask, self.support)
         checks.support(values, self.support, type(self).__name__)
         if values.shape[1:] != self.event_shape:
             raise InputError(
                 f"the rows to adapt to have shape {values.shape[1:]}",
                 f"{self.event_shape}, the event shape of the {type(self).__name__} likelihood",
             )
-        self._learn(torch.from_numpy(values))
+        cells = torch.from_numpy(values).to(torch.float64)
+        self._learn(cells if seen is None else cells.masked_fill(torch.from_numpy(~seen), math.nan))
         return self
 
     def _learn(self, x: Tensor) -> None:
-        """Set the buffers from checked training rows on the CPU; called where there is an ``event_shape``."""
+        """Set the buffers from checked training rows, float64 on the CPU, NaN where a cell was not observed; called
+        where there is an ``event_shape``."""
 
     def feature_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of one row of `features`, for the encoder's first layer."""
@@ -272,10 +276,9 @@ class NegativeBinomial(Likelihood):
 
     def _learn(self, x: Tensor) -> None:
         """Log mean of each feature; mean and deviation of log(1 + x)."""
-        counts = x.to(torch.float64)
         # half a count more than was seen: a feature that is 0 in every training row keeps a finite log mean
-        self.log_mean.copy_(((counts.sum(0) + 0.5) / counts.shape[0]).log())
-        _standardise(counts.log1p(), self.loc, self.unit)
+        self.log_mean.copy_(((x.nansum(0) + 0.5) / (~x.isnan()).sum(0).clamp(min=1)).log())
+        _standardise(x.log1p(), self.loc, self.unit)
 
     def distribution(self, raw: tuple[Tensor, ...], event_dims: int) -> Distribution:
         """Negative binomial with log mean raw[0] + the feature's own."""
@@ -376,9 +379,8 @@ class Gaussian(Likelihood):
 
     def _learn(self, x: Tensor) -> None:
         """Mean, standard deviation and floor of each feature."""
-        values = x.to(torch.float64)
-        _standardise(values, self.loc, self.unit)
-        self.floor.copy_(torch.maximum(resolution(values) / math.sqrt(12), 1e-3 * self.unit.to(values)))
+        _standardise(x, self.loc, self.unit)
+        self.floor.copy_(torch.maximum(resolution(x) / math.sqrt(12), 1e-3 * self.unit.to(x)))
 
     def distribution(self, raw: tuple[Tensor, ...], event_dims: int) -> Distribution:
         """Normal in the data's own units."""
@@ -393,7 +395,7 @@ class Gaussian(Likelihood):
 def resolution(x: Tensor, rows: int = 4096) -> Tensor:
     """The step to which each feature was recorded: its smallest difference between distinct values, (*event).
 
-    Looks at up to ``rows`` rows, evenly spread; a constant feature has resolution 0.
+    Looks at up to ``rows`` rows, evenly spread; a constant feature has resolution 0. NaN counts as not observed.
     """
     some = x[:: math.ceil(x.shape[0] / rows)].sort(dim=0).values
     gaps = some.diff(dim=0)
@@ -405,11 +407,16 @@ def resolution(x: Tensor, rows: int = 4096) -> Tensor:
 
 def _rounding(x: Tensor) -> Tensor:
     """The difference, (*event), up to which two values of a feature are one value, rounded to single precision."""
-    return 8 * torch.finfo(torch.float32).eps * x.abs().amax(0)
+    return 8 * torch.finfo(torch.float32).eps * x.abs().nan_to_num(0.0).amax(0)
 
 
 def _standardise(x: Tensor, loc: Tensor, unit: Tensor) -> None:
-    """Write mean and standard deviation of each feature into the buffers; a constant feature gets unit 1."""
-    deviation = x.std(dim=0, correction=0)
-    loc.copy_(x.mean(dim=0))
-    unit.copy_(torch.where(x.amax(0) - x.amin(0) > _rounding(x), deviation, 1.0))
+    """Write mean and standard deviation of each feature's observed cells into the buffers.
+
+    A constant feature gets unit 1; one without an observed cell gets mean 0 and unit 1.
+    """
+    mean = x.nanmean(0).nan_to_num(0.0)
+    loc.copy_(mean)
+    high, low = x.nan_to_num(-math.inf).amax(0), x.nan_to_num(math.inf).amin(0)
+    deviation = (x - mean).square().nanmean(0).sqrt()
+    unit.copy_(torch.where(high - low > _rounding(x), deviation, 1.0))

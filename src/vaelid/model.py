@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, final
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -142,10 +141,11 @@ class VAE(nn.Module):
                 raise InputError("a Batch, and beside it a mask, context, row_id or weight", "those inside the Batch")
             return x.to(self.device)
         support = self.likelihood.support
-        if mask is not None:
-            mask = torch.from_numpy(checks.array(mask, "mask")).bool()
-            x = _observed(x, mask, min(max(support.low, 0.0), support.high))
-        values = checks.array(x)
+        if mask is None:
+            values = checks.array(x)
+        else:
+            values, seen = checks.observed(x, mask, support)
+            mask = torch.from_numpy(seen)
         checks.support(values, support, type(self.likelihood).__name__)
         rows = len(values)
         if context is not None:
@@ -246,20 +246,6 @@ _MISFIT = (RuntimeError, TypeError, ValueError, IndexError)  # what a network ra
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def _observed(x: Any, mask: Tensor, fill: float) -> Any:
-    """x with ``fill`` in the cells that were not observed."""
-    values = x.detach().cpu() if isinstance(x, Tensor) else np.asarray(x)
-    if tuple(values.shape) != tuple(mask.shape):
-        raise InputError(
-            f"the mask has shape {tuple(mask.shape)}",
-            f"{tuple(values.shape)}, the shape of x",
-            "give True for every observed cell and False for the others",
-        )
-    if isinstance(values, Tensor):
-        return torch.where(mask, values, torch.tensor(fill, dtype=values.dtype))
-    return np.where(mask.numpy(), values, values.dtype.type(fill) if values.dtype.kind in "biuf" else fill)
 
 
 def _each_row(values: Tensor, rows: int, name: str, dims: int) -> Tensor:

@@ -248,3 +248,20 @@ def test_discretised_logistic_refuses_a_grid_that_is_none(low: float, high: floa
 def test_fixed_scale_refuses(value: float) -> None:
     with pytest.raises(InputError, match="σ is"):
         FixedScale(value)
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "negative-binomial"])
+def test_adapt_leaves_out_cells_that_were_not_observed(kind: str) -> None:
+    """Per feature, the buffers are those of its observed cells alone, whatever the hidden ones hold."""
+    rng = np.random.default_rng(7)
+    x = rng.poisson(4.0, size=(60, 3)).astype(float) if kind == "negative-binomial" else rng.normal(2, 3, (60, 3))
+    seen = rng.random(x.shape) < 0.6
+    seen[:, 2] = False
+    box = NegativeBinomial if kind == "negative-binomial" else Gaussian
+    masked = box(nn.Identity(), (3,)).double().adapt(np.where(seen, x, np.nan), seen)
+    for feature in (0, 1):
+        alone = box(nn.Identity(), (1,)).double().adapt(x[seen[:, feature], feature : feature + 1])
+        for name, buffer in alone.named_buffers():
+            torch.testing.assert_close(masked.get_buffer(name)[feature], buffer[0], rtol=1e-12, atol=0)
+    assert masked.loc[2] == 0
+    assert masked.unit[2] == 1

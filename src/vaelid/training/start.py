@@ -28,10 +28,7 @@ def dataset_of(model: VAE, x: Any, mask: Any = None) -> Dataset:
     """The data set of x; cells of arrays that ``mask`` says were not observed may hold anything, NaN included."""
     if mask is None or isinstance(x, Dataset | str | Path) or checks.is_frame(x):
         return load(x)
-    values, observed = (np.asarray(v.detach().cpu() if isinstance(v, Tensor) else v) for v in (x, mask))
-    if values.shape != observed.shape:
-        raise InputError(f"mask has shape {observed.shape}", f"{values.shape}, the shape of x")
-    return load(np.where(observed.astype(bool), values, values.dtype.type(_inside(model))))
+    return load(checks.observed(x, mask, model.likelihood.support)[0])
 
 
 def _check_split(parts: Split, rows: int) -> None:
@@ -45,12 +42,6 @@ def _check_split(parts: Split, rows: int) -> None:
         raise InputError(f"a split with {some(missing)}", f"rows from 0 to {rows - 1}")
     if counts.max() > 1:
         raise InputError(f"a split with {some(numbers[counts > 1])} in several places", "every row once at most")
-
-
-def _inside(model: VAE) -> float:
-    """A value that the likelihood can give."""
-    support = model.likelihood.support
-    return min(max(support.low, 0.0), support.high)
 
 
 def rows_of(
@@ -149,9 +140,9 @@ def events(
         for part in (parts.train, parts.validation)
     )
     if not binarise:
-        kind = type(model.likelihood).__name__
-        observed = dataset.x if mask is None else np.where(checked(dataset, mask)["mask"], dataset.x, _inside(model))
-        checks.support(observed, model.likelihood.support, kind)
+        support, kind = model.likelihood.support, type(model.likelihood).__name__
+        seen = dataset.x if mask is None else checks.observed(dataset.x, checked(dataset, mask)["mask"], support)[0]
+        checks.support(seen, support, kind)
     key = Key(seed).fold("training")
     model.check(train.fixed(key, model.dtype, slice(0, 1)))
     loop = Loop(model, train, validation, objective or ELBO(), settings or Settings(), key, checkpoints, stop)
