@@ -270,4 +270,4 @@ def test_progress_without_a_terminal_is_short(call, quick, here):
 def test_progress_without_a_terminal_is_a_line_now_and_then(call, quick, here, monkeypatch):
     monkeypatch.setattr("vaelid.cli.train.PAUSE", 0.0)
     answer = call("train", "digits", *FEW, "--json")
-    assert re.search(r"^epoch 1/2, validation ELBO -\d+\.\d\d$", answer.err, re.M)
+    assert re.search(r"^epoch 1/2, validation bound -\d+\.\d\d$", answer.err, re.M)

@@ -210,7 +210,7 @@ def _go(run: Run, model: VAE, dataset: Dataset, output: Output, *, resume: bool)
                         output.say(f"from step {step}, epoch {epoch}")
                     case EpochDone() if not output.bars.is_terminal and time.monotonic() - said > PAUSE:
                         said, bound = time.monotonic(), event.validation["bound"]
-                        output.warn(f"epoch {event.epoch}/{run.config.training.epochs}, validation ELBO {bound:.2f}")
+                        output.warn(f"epoch {event.epoch}/{run.config.training.epochs}, validation bound {bound:.2f}")
                     case Finished():
                         reason = event.reason
     except KeyboardInterrupt as error:  # a second Ctrl-C

@@ -28,7 +28,7 @@ def watch(events: Stream, console: Console | None = None) -> Stream:
                     bar.update(task, total=event.epochs, completed=event.epoch)
                 case EpochDone():
                     bound, rate = event.validation["bound"], event.validation["rate"]
-                    text = f"validation ELBO {bound:.2f}, rate {rate:.2f} nats"
+                    text = f"validation bound {bound:.2f}, rate {rate:.2f} nats"
                     bar.update(task, completed=event.epoch, description=text)
                 case RolledBack():
                     where = f"{event.tensor}" + (f", rows {event.rows[:5]}" if event.rows else "")
