@@ -12,10 +12,11 @@ Nothing in vaelid draws random numbers in any other way, so no generator state i
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -48,6 +49,16 @@ class Key:
         """A fresh PyTorch generator seeded by this key."""
         # a fold spreads the key over all bits of the seed: PyTorch's CPU generator reads the lowest 32 alone
         return torch.Generator(device).manual_seed(self.fold("generator").value)
+
+    @contextlib.contextmanager
+    def seeding(self, device: torch.device | str = "cpu") -> Iterator[None]:
+        """Seed PyTorch's global generators by this key inside the block, and leave them as they were.
+
+        For what takes no generator: initial weights, and modules of a user's that draw, such as dropout.
+        """
+        with torch.random.fork_rng([device] if torch.device(device).type == "cuda" else []):
+            torch.manual_seed(self.value >> 1)
+            yield
 
     def normal(
         self, shape: tuple[int, ...], *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from vaelid import likelihoods, networks, posteriors, priors
@@ -69,8 +68,7 @@ def vae(
     network = ("conv" if len(event) == 3 and min(event[1:]) >= 16 else "mlp") if network is None else network
     heads, build = LIKELIHOODS[choice.likelihood]
     heads = heads or int(choice.arguments["classes"])
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(Key(seed).fold("init").value >> 1)
+    with Key(seed).fold("init").seeding():
         features = (heads * event[0], *event[1:]) if choice.likelihood == "categorical" else event
         match network:
             case "conv":

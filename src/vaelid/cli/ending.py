@@ -57,9 +57,8 @@ def measure(run: Run, model: VAE, dataset: Dataset, output: Output) -> Evaluatio
 def facts(run: Run) -> dict[str, Any]:
     """Which run it is and how long it was trained, all resumes together."""
     curves = Curves.of(run.events())
-    epochs = int(curves.epoch[-1]) if len(curves.epoch) else 0
-    best = int(curves.epoch[curves.best]) if curves.best >= 0 else 0
-    return {"run": str(run.path), "epochs": epochs, "best_epoch": best, "seconds": round(curves.seconds, 1)}
+    seconds = round(curves.seconds, 1)
+    return {"run": str(run.path), "epochs": curves.epochs, "best_epoch": curves.best_epoch, "seconds": seconds}
 
 
 def is_scored(run: Run) -> bool:

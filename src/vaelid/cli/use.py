@@ -15,7 +15,7 @@ from vaelid.cli.output import Output, scores
 from vaelid.data import TABLE_ENDINGS, Dataset, check_images_path, check_table_path, load, write_images, write_table
 from vaelid.diagnostics import evaluate as evaluate_rows
 from vaelid.errors import InputError
-from vaelid.model import VAE, chunks
+from vaelid.model import VAE
 from vaelid.random import Key
 from vaelid.runs import Run
 from vaelid.types import Batch, Support
@@ -83,8 +83,7 @@ def encode(
     """
     output = Output(json, quiet)
     out = check_table_path(out)
-    in_order(run, data, "encode")
-    _, model, dataset, batch = _prepare(run, data, device)
+    model, dataset, batch = _prepare(run, data, device, "encode")
     z = model.encode(batch).cpu().numpy()
     write_table(out, z, dataset.row_id, array="z")
     output.result({"rows": len(z), "out": str(out)}, [f"{len(z):,} rows of {z.shape[1]} latents in {out}"])
@@ -104,9 +103,8 @@ def reconstruct(
     """
     output = Output(json, quiet)
     out = check_table_path(out)
-    in_order(run, data, "reconstruct")
-    _, model, dataset, batch = _prepare(run, data, device)
-    x = np.concatenate([model.reconstruct(rows).cpu().numpy() for rows in chunks(batch)])
+    model, dataset, batch = _prepare(run, data, device, "reconstruct")
+    x = model.reconstruct(batch).cpu().numpy()
     write_table(out, x, dataset.row_id, names=dataset.columns)
     output.result({"rows": len(x), "out": str(out)}, [f"{len(x):,} rows in {out}"])
 
@@ -150,13 +148,14 @@ def sample(
     output.result({"rows": n, "out": str(out)}, [f"{n:,} new rows in {out}"])
 
 
-def _prepare(path: Path, data: str, device: str | None) -> tuple[Run, VAE, Dataset, Batch]:
-    """Run, model and every row of the data, as the model takes them."""
+def _prepare(path: Path, data: str, device: str | None, name: str) -> tuple[VAE, Dataset, Batch]:
+    """Model, data and every row of them as the model takes it; ``name`` is the command that asks."""
+    in_order(path, data, name)
     run = opened(path, device)
     model = run.model()
     dataset = _load(run, data)
     own = dataset.fingerprint == run.config.data.fingerprint
-    return run, model, dataset, runs.batch_of(run, model, dataset, np.arange(len(dataset.x)), own=own)
+    return model, dataset, runs.batch_of(run, model, dataset, np.arange(len(dataset.x)), own=own)
 
 
 def _load(run: Run, data: str) -> Dataset:

@@ -63,6 +63,16 @@ class Curves:
             rollbacks=[event for event in events if event["event"] == "RolledBack"],
         )
 
+    @property
+    def epochs(self) -> int:
+        """Number of the last epoch; 0 where there is none."""
+        return int(self.epoch[-1]) if len(self.epoch) else 0
+
+    @property
+    def best_epoch(self) -> int:
+        """Number of the best epoch; 0 where there is none."""
+        return int(self.epoch[self.best]) if self.best >= 0 else 0
+
     def at_best(self, part: dict[str, np.ndarray]) -> float:
         """The bound of ``train`` or ``validation`` at the best epoch; NaN where there is none."""
         return float(part["bound"][self.best]) if self.best >= 0 else math.nan

@@ -15,6 +15,7 @@ import tomli_w
 from vaelid import runs
 from vaelid.data import Dataset
 from vaelid.diagnostics import Estimate, Evaluation
+from vaelid.errors import command
 from vaelid.files import write_text
 from vaelid.model import VAE
 from vaelid.report import verdict
@@ -88,9 +89,9 @@ def measured(run: Run, model: VAE, dataset: Dataset, evaluation: Evaluation, cur
         latent=model.prior.latent,
         discrete=discrete,
         pixels=math.prod(dataset.event_shape) if counted else None,
-        epochs=int(curves.epoch[-1]) if len(curves.epoch) else 0,
+        epochs=curves.epochs,
         epochs_asked=run.config.training.epochs,
-        best_epoch=int(curves.epoch[curves.best]) if curves.best >= 0 else 0,
+        best_epoch=curves.best_epoch,
         seconds=curves.seconds,
         finished=curves.finished,
         train_bound=curves.at_best(curves.train),
@@ -128,20 +129,19 @@ def _subtitle(model: VAE, dataset: Dataset, environment: dict[str, Any]) -> list
 
 def _again(run: Run, environment: dict[str, Any]) -> list[str]:
     """The commands that made the run; none where it was made from Python."""
-    command = environment.get("command", "")
-    if not command.startswith("vaelid train"):
+    first = environment.get("command", "")
+    if not first.startswith("vaelid train"):
         return []
     resumed = sum(event["event"] == "Started" for event in run.events()) > 1
-    epochs = f"vaelid train --resume {shlex.quote(str(run.path))} --epochs {run.config.training.epochs}"
-    return [command, epochs] if resumed else [command]
+    further = command("train", "--resume", run.path, "--epochs", run.config.training.epochs)
+    return [first, further] if resumed else [first]
 
 
 def _next(run: Run, dataset: Dataset) -> list[tuple[str, str]]:
-    path = shlex.quote(str(run.path))
-    data = "DATA" if dataset.source == "memory" else shlex.quote(dataset.source)
-    many = "-n 64 --out samples.png" if dataset.kind == "image" else "-n 100 --out samples.csv"
+    data = "DATA" if dataset.source == "memory" else dataset.source
+    many = ("-n", 64, "--out", "samples.png") if dataset.kind == "image" else ("-n", 100, "--out", "samples.csv")
     return [
-        (f"vaelid sample {path} {many}", "new rows from the prior"),
-        (f"vaelid encode {path} {data} --out latents.csv", "the latent mean of every row"),
-        (f"vaelid compare {path} OTHER_RUN", "this run beside others"),
+        (command("sample", run.path, *many), "new rows from the prior"),
+        (command("encode", run.path, data, "--out", "latents.csv"), "the latent mean of every row"),
+        (command("compare", run.path, "OTHER_RUN"), "this run beside others"),
     ]

@@ -183,8 +183,7 @@ class Run:
     def build(self) -> VAE:
         """The model from its named parts, with weights as at the start of training, on the run's device."""
         device = find_device(self.config.device)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(Key(self.config.seed).fold("init").value >> 1)
+        with Key(self.config.seed).fold("init").seeding():
             try:
                 model = parts.build(self.config.parts)
             except InputError:

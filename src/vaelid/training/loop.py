@@ -10,12 +10,11 @@ exact, and so is going on from a checkpoint, which is a snapshot on disk.
 from __future__ import annotations
 
 import bisect
-import contextlib
 import dataclasses
 import math
 import threading
 import time
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import final
 
@@ -252,13 +251,10 @@ class Loop:
             return self._end_epoch()
         return Progress(state.step, state.epoch, -sum(losses) / len(losses))
 
-    @contextlib.contextmanager
-    def _module_noise(self) -> Iterator[None]:
-        """Modules of the user's that draw random numbers (dropout) take them from PyTorch's global generators: for a
-        stretch these are seeded by its first step, so that it can be replayed, and afterwards as they were."""
-        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
-            torch.manual_seed(self.key.fold("modules", self.state.step).value >> 1)
-            yield
+    def _module_noise(self) -> AbstractContextManager[None]:
+        """Noise for modules of the user's that draw their own (dropout): seeded for a stretch by its first step, so
+        that it can be replayed."""
+        return self.key.fold("modules", self.state.step).seeding(self.device)
 
     def _look_for_stop(self) -> None:
         if not self.stop.is_set():
