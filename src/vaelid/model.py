@@ -114,14 +114,13 @@ class VAE(nn.Module):
         """
         if batch.x.dtype != self.dtype:
             batch = Batch(batch.x.to(self.dtype), batch.mask, batch.context, batch.row_id, batch.weight)
-        prior = self.prior(batch.context)
+        prior: Transport = self.prior(batch.context, self.posterior)
         if start == "prior":
             return Problem(self, batch, prior, prior)
-        posterior = self.posterior(self.likelihood.features(batch.x, batch.mask), batch.context)
-        # one latent too few or too many is an error at once, but a single one would be broadcast
-        if isinstance(posterior, Distribution) and posterior.mean.shape[-1] != self.prior.latent:
+        posterior: Transport = self.posterior(self.likelihood.features(batch.x, batch.mask), batch.context)
+        if posterior.size != self.prior.latent:
             raise InputError(
-                f"the posterior has {posterior.mean.shape[-1]} latents",
+                f"the posterior has {posterior.size} latents",
                 f"{self.prior.latent}, as the prior has",
                 "give the encoder two outputs per latent of the prior",
             )
@@ -229,7 +228,7 @@ class VAE(nn.Module):
             for ids in torch.split(torch.arange(n, device=self.device), CHUNK):
                 u = key.fold("z").normal_rows(ids, 1, self.prior.latent, dtype=self.dtype)
                 given = None if context is None else context[ids]
-                z, _ = self.prior(given).push(u)
+                z, _ = self.prior(given, self.posterior).push(u)
                 event = event or self.decode(z[0, :1], None if given is None else given[:1]).mean.shape[1:]
                 uniform = key.fold("x").uniform_rows(ids, 1, event.numel(), dtype=self.dtype)
                 drawn.append(self.decode(z[0], given).icdf(uniform.view(-1, *event)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable
 from typing import final
 
 import torch
@@ -13,6 +14,8 @@ from vaelid.distributions import Normal
 from vaelid.parts import part
 from vaelid.types import Transport
 
+Encode = Callable[[Tensor, Tensor | None], Transport]  # (features, context) → q(z | features, context)
+
 
 class Prior(nn.Module, abc.ABC):
     """A distribution over latents z, (sample, batch, latent)."""
@@ -20,8 +23,11 @@ class Prior(nn.Module, abc.ABC):
     latent: int
 
     @abc.abstractmethod
-    def forward(self, context: Tensor | None = None) -> Transport:
-        """p(z | context) as a distribution value that broadcasts to (sample, batch, latent)."""
+    def forward(self, context: Tensor | None = None, posterior: Encode | None = None) -> Transport:
+        """p(z | context) as a distribution value that broadcasts to (sample, batch, latent).
+
+        ``posterior`` is the model's own q(z|·), for priors that are made of it; they do not own it.
+        """
 
 
 @final
@@ -40,6 +46,6 @@ class StandardNormal(Prior):
         self.latent = checks.positive_int(latent, "the latent size")
         self.register_buffer("zero", torch.zeros(latent), persistent=False)
 
-    def forward(self, context: Tensor | None = None) -> Normal:
-        """N(0, I) over (latent,); the context changes nothing."""
+    def forward(self, context: Tensor | None = None, posterior: Encode | None = None) -> Normal:
+        """N(0, I) over (latent,), whatever the context and the posterior."""
         return Normal(self.zero, torch.ones_like(self.zero))

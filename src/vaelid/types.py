@@ -66,14 +66,21 @@ class Batch:
 class Transport(Protocol):
     """A distribution over z that is reached from noise u ~ N(0, I): what a posterior (or a prior) returns."""
 
+    @property
+    def size(self) -> int:
+        """d, the number of latents, which is also the number of noise dimensions."""
+
     def push(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """z = T(u) and log q(z), shapes (sample, batch, d) and (sample, batch)."""
 
     def pull(self, z: Tensor) -> Tensor:
-        """u = T⁻¹(z), shape (sample, batch, d)."""
+        """u = T⁻¹(z), shape (sample, batch, d); raises `vaelid.errors.InputTypeError` where there is no inverse."""
 
-    def log_prob(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """log q(z), shape (sample, batch)."""
+    def log_prob(self, x: Tensor) -> Tensor:
+        """log q(z) at any z, shape (sample, batch); raises like `pull` where the density needs the inverse."""
+
+    def detach(self) -> Transport:
+        """The same distribution with its parameters cut from the graph; z still carries gradients through it."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,8 @@ ROOT = Path(vaelid.__file__).parent
 FLOORS: list[list[str]] = [
     ["errors", "types", "random", "files"],
     ["parts", "checks"],
-    ["distributions", "networks", "transports"],
+    ["distributions", "networks"],
+    ["transports"],
     ["priors", "likelihoods", "posteriors", "quantizers"],
     ["model", "hierarchy", "wrap"],
     ["objectives", "evidence", "geometry", "diagnostics"],

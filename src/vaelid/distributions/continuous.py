@@ -50,6 +50,11 @@ class Normal(Distribution):
         standard: Tensor = torch.special.ndtri(u)
         return self.loc + self.scale * standard
 
+    @property
+    def size(self) -> int:
+        """Number of cells along the last dimension."""
+        return self.loc.shape[-1]
+
     def push(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """z = loc + scale · u, (sample, batch, *event), and log p(z), (sample, batch), nats, computed from u."""
         return self.loc + self.scale * u, self._sum(self._log_density(u))

@@ -41,7 +41,7 @@ def prior_samples(model: VAE, count: int, key: Key, context: Tensor | None) -> t
     """E[x|z] and x ~ p(x|z) for the same ``count`` draws z ~ p(z), (count, *event) each."""
     rows = torch.arange(count, device=model.device)
     u = key.fold("z").normal_rows(rows, 1, model.prior.latent, dtype=model.dtype)
-    z, _ = model.prior(context).push(u)
+    z, _ = model.prior(context, model.posterior).push(u)
     means, _, draws = _decode(model, z[0], context, key.fold("x"))
     return means, draws
 
@@ -57,7 +57,7 @@ def traverse(model: VAE, dimensions: np.ndarray, context: Tensor | None) -> np.n
         u[row, :, dimension] = torch.from_numpy(STEPS).to(u)
     u = u.flatten(0, 1)
     given = None if context is None else context.expand(len(u), -1)
-    z, _ = model.prior(given).push(u.unsqueeze(0))
+    z, _ = model.prior(given, model.posterior).push(u.unsqueeze(0))
     means = _decode(model, z[0], given)[0]
     return means.reshape(len(dimensions), len(STEPS), *means.shape[1:])
 
