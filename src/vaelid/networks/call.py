@@ -8,7 +8,7 @@ from vaelid.errors import InputTypeError
 
 
 def call(network: nn.Module, x: Tensor, context: Tensor | None) -> Tensor:
-    """``network(x)``, or ``network(x, context)`` where there is a context (batch, c).
+    """``network(x)``, or ``network(x, context)`` where there is a context (batch, c), in the dtype of x.
 
     Raises:
         InputTypeError: the network returns something else than one tensor.
@@ -20,4 +20,4 @@ def call(network: nn.Module, x: Tensor, context: Tensor | None) -> Tensor:
             "one tensor with the heads side by side",
             "join them: torch.cat((mean, log_scale), dim=1)",
         )
-    return out
+    return out.to(x.dtype)  # under autocast a network answers in half precision; the mathematics around it do not

@@ -2,6 +2,19 @@
 
 from vaelid.objectives.base import Objective, Outcome
 from vaelid.objectives.elbo import ELBO, Warmup
+from vaelid.objectives.gradients import STL, DReG, ELBOGradient, IWAEGradient, Pathwise, ScoreFunction
 from vaelid.objectives.iwae import IWAE
 
-__all__ = ["ELBO", "IWAE", "Objective", "Outcome", "Warmup"]
+__all__ = [
+    "ELBO",
+    "IWAE",
+    "STL",
+    "DReG",
+    "ELBOGradient",
+    "IWAEGradient",
+    "Objective",
+    "Outcome",
+    "Pathwise",
+    "ScoreFunction",
+    "Warmup",
+]

@@ -35,9 +35,16 @@ class Objective(abc.ABC):
         """The first step at which the objective no longer changes with the step."""
         return 0
 
+    @property
+    def compilable(self) -> bool:
+        """Whether plain differentiation of the surrogate gives its gradient, without hooks, and ``step`` may be a
+        tensor: only then is a training step compiled."""
+        return False
+
     @abc.abstractmethod
-    def __call__(self, problem: Problem, u: Tensor, step: int) -> Outcome:
-        """The outcome on the problem's rows; ``step`` counts optimiser steps from 0."""
+    def __call__(self, problem: Problem, u: Tensor, step: int | Tensor) -> Outcome:
+        """The outcome on the problem's rows; ``step`` counts optimiser steps from 0, as a float tensor () in a compiled
+        training step."""
 
 
 def mean(values: Tensor, weight: Tensor | None) -> Tensor:

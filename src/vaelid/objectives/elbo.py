@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import final
+from dataclasses import dataclass, field
+from typing import Any, final
 
 import torch
 from torch import Tensor
 
 from vaelid import checks
 from vaelid.distributions import Normal, has_kl, kl_cells
+from vaelid.errors import InputError, InputTypeError
 from vaelid.model import Problem
 from vaelid.objectives.base import Objective, Outcome, mean
+from vaelid.objectives.gradients import ELBOGradient, Pathwise, check_draws
 from vaelid.types import Trace
 
 
@@ -33,11 +35,11 @@ class Warmup:
         checks.non_negative(self.start, "start")
         checks.non_negative(self.end, "end")
 
-    def __call__(self, step: int) -> float:
-        """β at ``step``, counted from 0."""
-        if step + 1 >= self.steps:
-            return self.end
-        return self.start + (self.end - self.start) * (step + 1) / self.steps
+    def __call__(self, step: int | Tensor) -> float | Tensor:
+        """β at ``step``, counted from 0; a tensor for a tensor."""
+        share = (step + 1) / self.steps
+        share = share.clamp(max=1.0) if isinstance(share, Tensor) else min(1.0, share)
+        return share * self.end + (1.0 - share) * self.start
 
 
 @final
@@ -55,25 +57,47 @@ class ELBO(Objective):
         samples: draws from q per row.
         analytic_kl: use the closed form of the KL where there is one; else, and where there is none, the mean of
             log q − log p over the draws.
+        gradient: how the surrogate's gradient is estimated, `Pathwise`, `STL` or `ScoreFunction`; no value depends on
+            it. All but `Pathwise` differentiate log q − log p at the draws, whatever ``analytic_kl``, and take no free
+            bits, which are a function of the closed form per dimension.
     """
 
-    beta: float | Callable[[int], float] = 1.0
+    beta: float | Callable[[Any], float | Tensor] = 1.0
     free_bits: float = 0.0
     samples: int = 1
     analytic_kl: bool = True
+    gradient: ELBOGradient = field(default_factory=Pathwise)
 
     def __post_init__(self) -> None:
         checks.positive_int(self.samples, "samples")
         checks.non_negative(self.free_bits, "free_bits")
         if not callable(self.beta):
             checks.non_negative(self.beta, "beta")
+        if not isinstance(self.gradient, ELBOGradient):
+            raise InputTypeError(
+                f"the gradient {self.gradient!r} with the ELBO",
+                "Pathwise(), STL() or ScoreFunction()",
+                "STL() is to the ELBO what DReG() is to the IWAE",
+            )
+        if self.free_bits and not isinstance(self.gradient, Pathwise):
+            raise InputError(
+                f"the gradient {self.gradient!r} with free_bits={self.free_bits:g}",
+                "Pathwise() with free bits",
+                "leave one of the two out",
+            )
+        check_draws(self.gradient, self.samples)
 
     @property
     def settled_at(self) -> int:
         """The step at which β has reached its end value."""
         return self.beta.steps - 1 if isinstance(self.beta, Warmup) else 0
 
-    def __call__(self, problem: Problem, u: Tensor, step: int) -> Outcome:
+    @property
+    def compilable(self) -> bool:
+        """Whether the gradient is the pathwise one, and β a number or a `Warmup`."""
+        return isinstance(self.gradient, Pathwise) and (isinstance(self.beta, Warmup) or not callable(self.beta))
+
+    def __call__(self, problem: Problem, u: Tensor, step: int | Tensor) -> Outcome:
         """Surrogate, terms and bound for noise u (samples, batch, k)."""
         trace = problem.trace(u)
         reconstruction = trace.log_likelihood.mean(0)
@@ -87,7 +111,8 @@ class ELBO(Objective):
         else:
             penalty = mean(rate, weight)
         surrogate = mean(reconstruction, weight) - beta * penalty
-        return Outcome(surrogate, {"reconstruction": reconstruction, "rate": rate}, reconstruction - rate)
+        outcome = Outcome(surrogate, {"reconstruction": reconstruction, "rate": rate}, reconstruction - rate)
+        return self.gradient.elbo(outcome, trace, beta, weight)
 
 
 def kl_per_dimension(trace: Trace, *, analytic: bool = True) -> Tensor:

@@ -1,7 +1,7 @@
 """Training: a loop that yields events, its settings, its checkpoints."""
 
 from vaelid.training.checkpoints import Checkpoints
-from vaelid.training.events import EpochDone, Event, Finished, Progress, RolledBack, Saved, Started
+from vaelid.training.events import Compiled, EpochDone, Event, Finished, Progress, RolledBack, Saved, Started
 from vaelid.training.progress import watch
 from vaelid.training.schedule import learning_rate
 from vaelid.training.settings import Settings
@@ -10,6 +10,7 @@ from vaelid.training.start import events, rows_of
 
 __all__ = [
     "Checkpoints",
+    "Compiled",
     "EpochDone",
     "Event",
     "Finished",

@@ -1,7 +1,9 @@
-"""Fused Adam whose gradient is cut where it is far longer than usual."""
+"""Adam whose gradient is cut where it is far longer than usual, as a fused kernel and as a formula to compile."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import final
 
 import torch
@@ -12,46 +14,55 @@ from vaelid.errors import InputError
 from vaelid.model import VAE
 
 MEMORY = 0.01  # weight of a new length in the running mean, once there are 1 / MEMORY of them
+BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
 
 
 @final
 class Adam:
-    """Adam (Kingma and Ba 2015) over a model's trainable parameters, as one fused kernel per step.
+    """Adam (Kingma and Ba 2015) over a model's trainable parameters.
 
     A gradient g longer than ``clip`` times the running mean m of the lengths so far is cut to g · clip · m / |g|; the
-    mean takes the length as cut, so that one outlier moves it little and lasting growth is followed.
+    mean takes the length as cut, so that one outlier moves it little and lasting growth is followed. With
+    ``average`` = α > 0 a running mean of the weights is kept too, w̄ ← w̄ + (1 − α_t)(w − w̄), where
+    α_t = min(α, (1 + t) / (10 + t)) lets the first steps be forgotten (Polyak and Juditsky 1992).
 
     Args:
         model: the model to train.
         clip: how many times the running mean a gradient may be long.
+        average: α, 0 for no averaging.
 
     Raises:
         InputError: the model has no parameter to train.
     """
 
-    def __init__(self, model: VAE, clip: float) -> None:
+    def __init__(self, model: VAE, clip: float, average: float = 0.0) -> None:
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         if not named:
             raise InputError("a model without parameters to train", "at least one that requires a gradient")
-        self.clip, self.device = clip, model.device
+        self.clip, self.decay, self.device = clip, average, model.device
         self.names = [name for name, _ in named]
         self.parameters = [p for _, p in named]
         self.first = [torch.zeros_like(p, requires_grad=False) for p in self.parameters]
         self.second = [torch.zeros_like(p, requires_grad=False) for p in self.parameters]
-        self.counts = [torch.zeros((), dtype=torch.float32, device=p.device) for p in self.parameters]
+        self.counts = torch.zeros(len(named), dtype=torch.float32, device=self.device)
         self.mean = torch.zeros((), dtype=torch.float32, device=self.device)
+        self.average = [p.detach().clone() for p in self.parameters] if average else []
 
     def tensors(self) -> dict[str, Tensor]:
         """The live state by name; nothing else is remembered between steps."""
-        named: dict[str, Tensor] = {"clip.mean": self.mean}
-        for name, first, second, count in zip(self.names, self.first, self.second, self.counts, strict=True):
-            named |= {f"adam.{name}.exp_avg": first, f"adam.{name}.exp_avg_sq": second, f"adam.{name}.step": count}
-        return named
+        named: dict[str, Tensor] = {"clip.mean": self.mean, "adam.steps": self.counts}
+        for name, first, second in zip(self.names, self.first, self.second, strict=True):
+            named |= {f"adam.{name}.exp_avg": first, f"adam.{name}.exp_avg_sq": second}
+        return named | {f"average.{name}": value for name, value in zip(self.names, self.average, strict=False)}
 
     def clear(self) -> None:
         """Forget all gradients."""
         for p in self.parameters:
             p.grad = None
+
+    def shares(self, number: int) -> tuple[float, float]:
+        """What the running means of lengths and of weights take of a new value, after ``number`` steps."""
+        return max(MEMORY, 1 / (number + 1)), 1 - min(self.decay, (1 + number) / (10 + number))
 
     @torch.no_grad()
     def step(self, rate: float, number: int) -> Tensor:
@@ -65,26 +76,58 @@ class Adam:
         parameters: list[Tensor] = [self.parameters[index] for index in live]
         gradients: list[Tensor] = [p.grad for p in parameters]  # type: ignore[misc]
         length = torch.nn.utils.get_total_norm(gradients).to(torch.float32)
-        excess = torch.where(self.mean > 0, length / (self.clip * self.mean), 1.0).clamp_(min=1.0)
-        self.mean.lerp_(length / excess, max(MEMORY, 1 / (number + 1)))
+        share, forget = self.shares(number)
+        excess = self._cut(length, share)
+        counts = self.counts.unbind()
         adam(
             parameters,
             gradients,
             [self.first[index] for index in live],
             [self.second[index] for index in live],
             [],
-            [self.counts[index] for index in live],
+            [counts[index] for index in live],
             fused=True,
             grad_scale=excess,  # the kernel divides by it
             amsgrad=False,
-            beta1=0.9,
-            beta2=0.999,
+            beta1=BETA_1,
+            beta2=BETA_2,
             lr=rate,
             weight_decay=0.0,
-            eps=1e-8,
+            eps=EPSILON,
             maximize=False,
         )
+        if self.average:
+            torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], forget)
         return length
+
+    def descend(self, weights: Sequence[Tensor], gradients: Sequence[Tensor], numbers: Tensor) -> Tensor:
+        """What `step` does, in plain operations for a compiler; ``weights`` share the parameters' storage.
+
+        Args:
+            weights: the parameters.
+            gradients: their gradients.
+            numbers: the learning rate and the two `shares`, (3,), on the device.
+        """
+        rate, share, forget = numbers.unbind()
+        length = sum(g.float().square().sum() for g in gradients).sqrt()  # type: ignore[union-attr]
+        excess = self._cut(length, share)
+        self.counts.add_(1)
+        count = self.counts[0]
+        unbias_1, unbias_2 = -torch.expm1(count * math.log(BETA_1)), -torch.expm1(count * math.log(BETA_2))
+        for w, gradient, first, second in zip(weights, gradients, self.first, self.second, strict=True):
+            g = gradient / excess.to(gradient.dtype)
+            first.lerp_(g, 1 - BETA_1)
+            second.mul_(BETA_2).add_((1 - BETA_2) * g * g)
+            w.sub_((rate / unbias_1) * first / ((second / unbias_2).sqrt() + EPSILON))
+        for mean, w in zip(self.average, weights, strict=False):
+            mean.add_(forget * (w - mean))
+        return length
+
+    def _cut(self, length: Tensor, share: float | Tensor) -> Tensor:
+        """What to divide the gradient by; the running mean takes the length as cut."""
+        excess = torch.where(self.mean > 0, length / (self.clip * self.mean), 1.0).clamp(min=1.0)
+        self.mean.lerp_(length / excess, share)
+        return excess
 
     @torch.no_grad()
     def size(self) -> Tensor:

@@ -67,6 +67,14 @@ class RolledBack(Event):
 
 
 @dataclass(frozen=True)
+class Compiled(Event):
+    """The training step was compiled, or why it could not be, in which case it runs as it is."""
+
+    seconds: float
+    failure: str
+
+
+@dataclass(frozen=True)
 class Saved(Event):
     """A checkpoint is on disk."""
 

@@ -10,10 +10,12 @@ exact, and so is going on from a checkpoint, which is a snapshot on disk.
 from __future__ import annotations
 
 import bisect
+import contextlib
 import dataclasses
 import math
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import final
@@ -24,20 +26,20 @@ from torch import Tensor
 from vaelid.data.rows import Rows
 from vaelid.errors import InputError, Interrupted, RunError
 from vaelid.model import VAE
-from vaelid.objectives import Objective, Outcome
+from vaelid.objectives import Objective
 from vaelid.random import Key
 from vaelid.training import checkpoints
 from vaelid.training.adam import Adam
 from vaelid.training.checkpoints import Checkpoints
-from vaelid.training.events import EpochDone, Event, Finished, Progress, RolledBack, Saved, Started, Stream
+from vaelid.training.events import Compiled, EpochDone, Event, Finished, Progress, RolledBack, Saved, Started, Stream
 from vaelid.training.recovery import ATTEMPTS, LOWER, Failed, culprit, inspect, rows_at_fault
 from vaelid.training.schedule import learning_rate
 from vaelid.training.settings import Settings
+from vaelid.training.step import TERMS, Step, sums, worth_compiling
 from vaelid.types import Batch
 
 STRETCH = 50  # steps between boundaries: one copy of the state in 50 steps costs about 1 % of them
 CHUNK = 4096  # draws per pass over validation rows
-TERMS = ("bound", "reconstruction", "rate")
 
 
 @dataclass
@@ -55,6 +57,7 @@ class State:
         highest_loss, lowest_loss: extreme losses of the stretches that went well.
         said: events of progress so far: `Progress`, `EpochDone`, `RolledBack`.
         asked: epochs asked for.
+        compiled: whether steps are compiled.
         stopped: why training stopped early, if it did.
     """
 
@@ -72,6 +75,7 @@ class State:
     lowest_loss: float = math.inf
     said: int = 0
     asked: int = 0
+    compiled: bool = False
     stopped: str = ""
 
 
@@ -104,8 +108,11 @@ class Loop:
             )
         stretches = math.ceil(self.steps_per_epoch / STRETCH)  # of nearly equal length
         self.boundaries = [number * self.steps_per_epoch // stretches for number in range(1, stretches + 1)]
-        self.optimizer = Adam(model, self.settings.clip)
-        self.state = State(asked=settings.epochs)
+        self.optimizer = Adam(model, self.settings.clip, self.settings.average)
+        self.take = Step(model, objective, self.optimizer, self.settings)
+        asked = self.settings.compile
+        compiled = worth_compiling(model, objective, planned) if asked is None else asked
+        self.state = State(asked=settings.epochs, compiled=compiled)
         self.live = {f"model.{name}": value for name, value in model.state_dict().items()} | self.optimizer.tensors()
         self.snapshot = {name: value.detach().clone() for name, value in self.live.items()}
         self.best = {name: value.detach().clone() for name, value in model.state_dict().items()}
@@ -140,6 +147,8 @@ class Loop:
         for name, value in self.snapshot.items():
             if name.startswith("model."):
                 value.copy_(self.best[name.removeprefix("model.")])
+            elif name.startswith("average."):
+                value.copy_(self.best[name.removeprefix("average.")])
             elif name.startswith("adam."):
                 value.zero_()
 
@@ -202,25 +211,30 @@ class Loop:
     def _rate(self) -> float:
         return learning_rate(self.settings, self.state.step, self.steps_per_epoch, self.state.rate_scale)
 
-    def _step(self, order: Tensor) -> tuple[Tensor, Batch, Outcome]:
-        """One optimiser step: (loss, gradient's length, `TERMS` summed over rows), the rows, and the outcome."""
+    def _inputs(self, order: Tensor) -> tuple[Batch, Tensor]:
+        """The rows of the step to come and its noise."""
         state, key = self.state, self.key
         first = state.position * self.settings.batch_size
         index = order[first : first + self.settings.batch_size]
         batch = self.train.take(index, key.fold("binarise", state.step), self.dtype)
-        problem = self.model.given(batch)
-        shape = (self.objective.samples, batch.rows, problem.noise_size)
-        u = key.fold("train", state.step).normal(shape, device=self.device, dtype=self.dtype)
-        outcome = self.objective(problem, u, state.step)
-        loss = -outcome.surrogate
-        self.optimizer.clear()
-        loss.backward()  # type: ignore[no-untyped-call]
-        with torch.no_grad():
-            length = self.optimizer.step(self._rate(), state.step)
-            record = torch.stack((loss, length.to(loss.dtype), *_sums(outcome, batch)))
-        state.step += 1
-        state.position += 1
-        return record, batch, outcome
+        shape = (self.objective.samples, batch.rows, self.model.prior.latent)
+        return batch, key.fold("train", state.step).normal(shape, device=self.device, dtype=self.dtype)
+
+    def _step(self, order: Tensor) -> Tensor:
+        """One optimiser step; see `Step`."""
+        batch, u = self._inputs(order)
+        record = self.take(batch, u, self._rate(), self.state.step)
+        self.state.step += 1
+        self.state.position += 1
+        return record
+
+    def _compile(self, order: Tensor) -> Compiled:
+        """Compile the step for full batches, or remember that it cannot be."""
+        began = time.monotonic()
+        with self._module_noise():
+            failure = self.take.compile(*self._inputs(order))
+        self.state.compiled = self.kept.compiled = not failure
+        return Compiled(self.state.step, round(time.monotonic() - began, 1), failure)
 
     def _stretch(self, order: Tensor) -> Event:
         """Steps up to the next boundary, and what to say of them.
@@ -234,7 +248,7 @@ class Loop:
         end = self.boundaries[bisect.bisect(self.boundaries, self.state.position)]
         with self._module_noise():
             while self.state.position < end:
-                record.append(self._step(order)[0])
+                record.append(self._step(order))
                 self._look_for_stop()
         size = self.optimizer.size().to(self.dtype)
         *rows, last = torch.cat((torch.stack(record), size.expand(1, len(record[0])))).double().cpu().tolist()
@@ -248,7 +262,8 @@ class Loop:
         state.highest_loss, state.lowest_loss = max(state.highest_loss, *losses), min(state.lowest_loss, *losses)
         state.sums = tuple(total + sum(term) for total, term in zip(state.sums, terms, strict=True))
         if state.position == self.steps_per_epoch:
-            return self._end_epoch()
+            with self._averaged():
+                return self._end_epoch()
         return Progress(state.step, state.epoch, -sum(losses) / len(losses))
 
     def _module_noise(self) -> AbstractContextManager[None]:
@@ -270,8 +285,11 @@ class Loop:
         if failed.index is not None:
             self._restore()
             with self._module_noise():
-                for _ in range(failed.index + 1):
-                    _, batch, outcome = self._step(order)
+                for _ in range(failed.index):
+                    self._step(order)
+                batch, u = self._inputs(order)
+                _, outcome = self.take.eager(batch, u, self._rate(), self.state.step)
+            self.state.step += 1
             tensor, rows, step = culprit(outcome, self.optimizer), rows_at_fault(outcome, batch.ids()), self.state.step
             if failed.index == 0 and self.kept.failures:
                 self._start_from_best()  # the snapshot itself is past saving
@@ -281,6 +299,20 @@ class Loop:
         return RolledBack(self.state.step, step, failed.reason, tensor, rows, self._rate())
 
     # -- epochs --------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """Lend the model the running mean of its weights, where one is kept."""
+        with torch.no_grad():
+            weights = [p.clone() for p in self.optimizer.parameters] if self.optimizer.average else []
+            for p, mean in zip(self.optimizer.parameters, self.optimizer.average, strict=False):
+                p.copy_(mean)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for p, value in zip(self.optimizer.parameters, weights, strict=False):
+                    p.copy_(value)
 
     @torch.no_grad()
     def _validate(self) -> dict[str, float]:
@@ -294,7 +326,7 @@ class Loop:
             problem = self.model.given(batch)
             outcome = self.objective(problem, problem.noise(key, samples), self.state.step)
             share = batch.rows if batch.weight is None else batch.weight.sum()
-            found = torch.stack((outcome.surrogate * share, *_sums(outcome, batch))).double().tolist()
+            found = torch.stack((outcome.surrogate * share, *sums(outcome, batch))).double().tolist()
             if not math.isfinite(found[0]):
                 reason, tensor = "the surrogate of validation rows is not finite", culprit(outcome, self.optimizer)
                 raise Failed(reason, None, tensor, rows_at_fault(outcome, batch.ids()))
@@ -362,6 +394,8 @@ class Loop:
     def _epoch(self) -> Stream:
         """Stretches up to the end of the epoch, or as many as a rollback leaves of it."""
         order = self.key.fold("order", self.state.epoch).permutation(len(self.train)).to(self.device)
+        if self.state.compiled and self.take.graph is None and len(self.train) >= self.settings.batch_size:
+            yield self._compile(order)
         event: Event = Progress(0, 0, 0.0)
         while not isinstance(event, EpochDone):
             try:
@@ -385,10 +419,3 @@ class Loop:
             "although the rate was lowered each time. The model holds its best weights so far. "
             "Look at the rows named, or try another likelihood or a lower rate"
         )
-
-
-def _sums(outcome: Outcome, batch: Batch) -> list[Tensor]:
-    """`TERMS` summed over rows, () each, weighted where the rows are; NaN where the objective has no such term."""
-    values = [outcome.bound, *(outcome.terms.get(name) for name in TERMS[1:])]
-    weight, none = batch.weight, torch.full_like(outcome.surrogate, math.nan)
-    return [none if value is None else (value if weight is None else weight * value).sum() for value in values]

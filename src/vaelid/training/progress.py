@@ -7,7 +7,7 @@ import contextlib
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from vaelid.training.events import EpochDone, Finished, RolledBack, Started, Stream
+from vaelid.training.events import Compiled, EpochDone, Finished, RolledBack, Started, Stream
 
 
 def watch(events: Stream, console: Console | None = None) -> Stream:
@@ -26,6 +26,8 @@ def watch(events: Stream, console: Console | None = None) -> Stream:
             match event:
                 case Started():
                     bar.update(task, total=event.epochs, completed=event.epoch)
+                case Compiled(failure=failure) if failure:
+                    bar.console.print(f"training runs uncompiled, which is slower: {failure}", markup=False)
                 case EpochDone():
                     bound, rate = event.validation["bound"], event.validation["rate"]
                     text = f"validation bound {bound:.2f}, rate {rate:.2f} nats"

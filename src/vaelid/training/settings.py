@@ -31,6 +31,13 @@ class Settings(BaseModel):
         30, description="epochs without a better bound before stopping; 0: never"
     )
     clip: PositiveFloat = Field(5.0, description="gradients longer than this many times their running mean are cut")
+    average: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="decay of a running mean of the weights, which is then what is kept; 0: the weights themselves"
+    )
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="bfloat16: matrix products of training in half the bits; scores stay in float32"
+    )
+    compile: bool | None = Field(None, description="compile the training step; by default if the run is long enough")
     save_every: Annotated[float, Field(ge=0)] = Field(20.0, description="seconds between checkpoints")
 
     def resolved(self) -> Settings:

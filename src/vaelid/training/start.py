@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch.utils.data import Dataset as Items
 
 from vaelid import checks
 from vaelid.data import Dataset, Split, grey_scale, load, standard_split
@@ -26,7 +26,7 @@ from vaelid.types import Batch
 
 def dataset_of(model: VAE, x: Any, mask: Any = None) -> Dataset:
     """The data set of x; cells of arrays that ``mask`` says were not observed may hold anything, NaN included."""
-    if mask is None or isinstance(x, Dataset | str | Path) or checks.is_frame(x):
+    if mask is None or isinstance(x, Dataset | Items | str | Path) or checks.is_frame(x) or checks.is_lazy(x):
         return load(x)
     return load(checks.observed(x, mask, model.likelihood.support)[0])
 
@@ -56,10 +56,14 @@ def rows_of(
 ) -> Rows:
     """The rows at ``index`` of a data set, on a device, with their numbers in the source.
 
+    Context and weights are those given, or else the data set's own.
+
     Raises:
-        InputError: mask, context or weight do not suit the rows.
+        InputError: mask, context or weight do not suit the rows, or are given where the data set has its own.
     """
-    extras = {name: value[index] for name, value in checked(dataset, mask, context, weight).items()}
+    own = {"context": dataset.context, "weight": dataset.weight}
+    found = {name: value for name, value in own.items() if value is not None} | checked(dataset, mask, context, weight)
+    extras = {name: value[index] for name, value in found.items()}
     on_device = {name: torch.from_numpy(value).to(device) for name, value in extras.items()}
     x = torch.from_numpy(np.ascontiguousarray(dataset.x[index])).to(device)
     batch = Batch(x, row_id=torch.from_numpy(dataset.row_id[index]).to(device), **on_device)
@@ -70,23 +74,23 @@ def checked(dataset: Dataset, mask: Any = None, context: Any = None, weight: Any
     """Those given of mask (the shape of x, bool), context (rows, c) and weight (rows,), float32, one entry per row.
 
     Raises:
-        InputError: another shape, values that are not finite, negative weights, or weights that are all 0.
+        InputError: another shape, values that are not finite, negative weights, or weights that are all 0; context or
+            weight where the data set has its own.
     """
+    for name, given, own in (("context", context, dataset.context), ("weight", weight, dataset.weight)):
+        if given is not None and own is not None:
+            raise InputError(f"{name} beside data that have their own", "one of the two", f"leave {name}= out")
     found = {}
     if mask is not None:
         found["mask"] = load(mask, name="mask").x.astype(bool)
     if context is not None:
         found["context"] = checks.array(context, "context").astype(np.float32)
     if weight is not None:
-        column = np.asarray(weight.detach().cpu() if isinstance(weight, Tensor) else weight)
-        found["weight"] = checks.array(column.reshape(-1, 1), "weight").astype(np.float32)[:, 0]
+        found["weight"] = checks.weights(weight, len(dataset.x))
     for name, values in found.items():
         shape = dataset.x.shape if name == "mask" else (len(dataset.x), *values.shape[1:])
         if values.shape != shape:
             raise InputError(f"{name} has shape {values.shape}", f"{shape}, one entry for each row of x")
-    if "weight" in found and ((below := np.flatnonzero(found["weight"] < 0)).size or not found["weight"].any()):
-        given = f"weights below 0 in {some(below)}" if below.size else "weights that are all 0"
-        raise InputError(given, "weights of 0 or more, some of them above")
     return found
 
 
@@ -119,8 +123,8 @@ def events(
         seed: names every random number of the run.
         split_rows: rows for training, validation and test.
         mask: True where a cell is observed, the shape of x; the others may hold anything.
-        context: observed covariates, (rows, c).
-        weight: weight of each row, (rows,).
+        context: observed covariates, (rows, c); by default the data set's own.
+        weight: weight of each row, (rows,); by default the data set's own.
         binarise: draw grey levels as 0 or 1 afresh at every step.
         checkpoints: where to save; nowhere by default.
         resume: go on from the last checkpoint there.
