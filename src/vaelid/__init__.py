@@ -17,6 +17,7 @@ from vaelid import (
     diagnostics,
     distributions,
     evidence,
+    fitted,
     likelihoods,
     networks,
     objectives,
@@ -25,6 +26,7 @@ from vaelid import (
     recipes,
     runs,
     training,
+    wrapping,
 )
 from vaelid.diagnostics import evaluate
 from vaelid.errors import InputError, Interrupted, RunError, VaelidError
@@ -33,6 +35,7 @@ from vaelid.random import Key
 from vaelid.runs import fit, load, resume
 from vaelid.training import Settings
 from vaelid.types import Batch
+from vaelid.wrapping import wrap
 
 __all__ = [
     "VAE",
@@ -49,6 +52,7 @@ __all__ = [
     "evaluate",
     "evidence",
     "fit",
+    "fitted",
     "likelihoods",
     "load",
     "networks",
@@ -59,4 +63,6 @@ __all__ = [
     "resume",
     "runs",
     "training",
+    "wrap",
+    "wrapping",
 ]

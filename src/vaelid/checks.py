@@ -20,6 +20,7 @@ from vaelid.errors import InputError, InputTypeError, some
 from vaelid.types import Support
 
 _FRAMES = ("pandas", "polars")
+_GRAIN = 0.01  # how far a value may be from its level on a grid of steps, as a part of the step: levels are rounded
 
 
 @final
@@ -75,8 +76,8 @@ def matrix(columns: Sequence[Column], name: str = "x") -> np.ndarray:
         raise InputTypeError(
             f"{name} has text in column{plural} {_few(bad)}",
             "numbers only",
-            "name one such column as the label (--label NAME); drop the others or encode them as numbers: "
-            "tables of mixed types are not supported yet",
+            "name it as the label (--label NAME) or as context (--context NAME), drop it (--drop NAME) or encode it as "
+            "numbers: tables of mixed types are not supported yet",
         )
     gaps = [(column.name, np.flatnonzero(column.missing)) for column in columns if column.missing.any()]
     if gaps:
@@ -94,8 +95,8 @@ def matrix(columns: Sequence[Column], name: str = "x") -> np.ndarray:
     return values
 
 
-def labels(y: Any, rows: int, name: str = "labels") -> np.ndarray:
-    """``y`` as a label per row, shape (rows,): numbers or text (stripped of surrounding blanks).
+def labels(y: Any, rows: int, name: str = "labels", what: str = "label") -> np.ndarray:
+    """``y`` as a label (or ``what`` else it is) per row, shape (rows,): numbers or text (stripped of blanks around it).
 
     Raises:
         InputError: another shape or length, or missing labels.
@@ -103,11 +104,11 @@ def labels(y: Any, rows: int, name: str = "labels") -> np.ndarray:
     column = y if isinstance(y, Column) else _column(name, y) if is_series(y) else None
     values = column.values if column else _numpy(y, name)
     if values.shape != (rows,):
-        raise InputError(f"{name} has shape {values.shape}", f"one label per row, shape ({rows},)")
+        raise InputError(f"{name} has shape {values.shape}", f"one {what} per row, shape ({rows},)")
     missing = column.missing if column else _missing(values)
     if missing.any():
         raise InputError(
-            f"{name} has no value in {some(np.flatnonzero(missing))}", "a label for every row", "drop those rows"
+            f"{name} has no value in {some(np.flatnonzero(missing))}", f"a {what} for every row", "drop those rows"
         )
     if values.dtype.kind == "O" and all(_is_number(value) for value in values):
         values = _from_objects(values, name)
@@ -116,24 +117,48 @@ def labels(y: Any, rows: int, name: str = "labels") -> np.ndarray:
     return np.array([str(_decoded(value)).strip() for value in values.tolist()])
 
 
+def weights(weight: Any, rows: int, name: str = "weight") -> np.ndarray:
+    """``weight`` as a number of at least 0 per row, (rows,), float32.
+
+    Raises:
+        InputError: another shape or length, values that are not finite, negative weights, or weights that are all 0.
+    """
+    values = weight.values if isinstance(weight, Column) else _numpy(weight, name)
+    found = array(values.reshape(-1, 1), name).astype(np.float32)[:, 0]
+    if len(found) != rows:
+        raise InputError(f"{name} has shape {found.shape}", f"({rows},), one entry for each row of x")
+    if (below := np.flatnonzero(found < 0)).size or not found.any():
+        given = f"{name} is below 0 in {some(below)}" if below.size else f"{name} is 0 in all rows"
+        raise InputError(given, "weights of 0 or more, some of them above")
+    return found
+
+
 def support(x: np.ndarray | Tensor, support: Support, likelihood: str, name: str = "x") -> None:
     """Refuse values of ``x``, shape (rows, …), to which a likelihood gives neither mass nor density.
 
     Raises:
-        InputError: values outside ``support.low … support.high``, or not whole where they must be.
+        InputError: values outside ``support.low … support.high``, or not whole or not on its grid where they must be.
     """
     values = _tensor(x) if isinstance(x, Tensor) else np.asarray(x)
     if values.size == 0:
         return
     floating = values.dtype.kind == "f"
     with np.errstate(invalid="ignore"):
-        inside = bool(values.min() >= support.low and values.max() <= support.high)
+        low, high = support.low - _GRAIN * support.step, support.high + _GRAIN * support.step
+        lowest = values.min()
+        inside = bool(lowest >= low and values.max() <= high) and not (support.strict and lowest == low)
         whole = not support.integer or not floating or bool((np.floor(values) == values).all())
-        if inside and whole:
+        if inside and whole and not support.step:
             return
-        bad = ~((values >= support.low) & (values <= support.high))
+        bad = ~((values >= low) & (values <= high))
+        if support.strict:
+            bad |= values == low
         if support.integer and floating:
             bad |= np.floor(values) != values
+        if support.step:
+            bad |= ~_on_grid(values, support)
+    if not bad.any():
+        return
     rows = np.flatnonzero(bad.reshape(len(bad), -1).any(axis=1))
     first = np.unravel_index(int(bad.argmax()), bad.shape)
     value = float(values[first])
@@ -161,7 +186,7 @@ def observed(x: Any, mask: Any, support: Support, name: str = "x") -> tuple[np.n
             f"{values.shape}, the shape of {name}",
             "give True for every observed cell and False for the others",
         )
-    inside = min(max(support.low, 0.0), support.high)
+    inside = support.inside
     filled = np.where(seen, values, values.dtype.type(inside) if values.dtype.kind in "biuf" else inside)
     return array(filled, name), seen
 
@@ -221,6 +246,11 @@ def non_negative(value: Any, name: str) -> float:
 def is_frame(x: Any) -> bool:
     """Whether ``x`` is a pandas or polars data frame."""
     return _is_a(x, "DataFrame")
+
+
+def is_lazy(x: Any) -> bool:
+    """Whether ``x`` is a polars lazy frame."""
+    return _is_a(x, "LazyFrame", ("polars",))
 
 
 def is_series(x: Any) -> bool:
@@ -408,6 +438,13 @@ def _real(value: Any, name: str, expected: str) -> float:
     return float(value)
 
 
+def _on_grid(values: np.ndarray, support: Support) -> np.ndarray:
+    """Whether each value is a level of the support's grid."""
+    position = (values.astype(np.float64) - support.low) / support.step
+    near: np.ndarray = np.abs(position - np.round(position)) <= _GRAIN
+    return near
+
+
 def _support_remedy(value: float, support: Support, likelihood: str) -> str:
     if value != value:
         return "drop those rows or fill the cells"
@@ -418,8 +455,12 @@ def _support_remedy(value: float, support: Support, likelihood: str) -> str:
         if support.high == 1 and value > 0:
             return "binarise grey levels (--binarise) or choose --likelihood continuous-bernoulli"
         return "round them if they are counts, or choose --likelihood gaussian"
+    if support.strict and value <= support.low:
+        return "choose --likelihood gaussian, laplace or student-t for numbers that are not all positive"
     if value < support.low:
         return "correct those rows if they should be counts, or choose --likelihood gaussian"
+    if support.step and value <= support.high:
+        return "round the data to those levels, or choose --likelihood gaussian"
     return "correct those rows or choose another --likelihood"
 
 

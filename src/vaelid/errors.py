@@ -45,6 +45,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"did you mean {close[0]!r}?" if close else "known: " + ", ".join(names)
 
 
+def first_line(error: BaseException) -> str:
+    """What an error of somebody else's says, on one line."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def command(*words: object) -> str:
     """A command as one types it: ``command("info", path)`` is ``vaelid info 'my run'``."""
     return shlex.join(["vaelid", *map(str, words)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, final
@@ -12,7 +13,8 @@ from torch import Tensor, nn
 
 from vaelid import checks
 from vaelid.distributions import Distribution
-from vaelid.errors import InputError, InputTypeError
+from vaelid.errors import InputError, InputTypeError, first_line
+from vaelid.fitted import PerDatum
 from vaelid.likelihoods import Likelihood
 from vaelid.parts import part
 from vaelid.posteriors import Posterior
@@ -24,7 +26,7 @@ from vaelid.types import Batch, Group, Trace, Transport
 @final
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """The posterior inference problem of a batch of rows; made by `VAE.given`, which encodes once.
+    """The posterior inference problem of a batch of rows; made by `VAE.given`, which encodes or fits once.
 
     Attributes:
         model: the model that asks.
@@ -74,16 +76,18 @@ class VAE(nn.Module):
     Args:
         prior: p(z).
         likelihood: p(x|z), holding the decoder.
-        posterior: q(z|x), holding the encoder.
+        posterior: q(z|x), holding the encoder; or `PerDatum`, the default, which fits q to every row by itself.
     """
 
-    def __init__(self, prior: Prior, likelihood: Likelihood, posterior: Posterior) -> None:
+    def __init__(self, prior: Prior, likelihood: Likelihood, posterior: Posterior | PerDatum | None = None) -> None:
         super().__init__()
-        for box, kind, name in (
+        posterior = PerDatum() if posterior is None else posterior
+        boxes: tuple[tuple[nn.Module, type | tuple[type, ...], str], ...] = (
             (prior, Prior, "prior"),
             (likelihood, Likelihood, "likelihood"),
-            (posterior, Posterior, "posterior"),
-        ):
+            (posterior, (Posterior, PerDatum), "posterior"),
+        )
+        for box, kind, name in boxes:
             if not isinstance(box, kind):
                 raise InputTypeError(
                     f"{name}={type(box).__name__}",
@@ -96,28 +100,32 @@ class VAE(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters live."""
-        return next(self.parameters()).device
+        """Where the parameters live, or the buffers of a model without any."""
+        return self._tensor().device
 
     @property
     def dtype(self) -> torch.dtype:
-        """Floating-point type of the parameters."""
-        return next(self.parameters()).dtype
+        """Floating-point type of the parameters, or of the buffers of a model without any."""
+        return self._tensor().dtype
+
+    def _tensor(self) -> Tensor:
+        held = itertools.chain(self.parameters(), self.buffers())
+        return next(tensor for tensor in held if tensor.is_floating_point())
 
     def given(self, batch: Batch, start: Literal["posterior", "prior"] = "posterior") -> Problem:
-        """Encode the rows once and return the problem that they pose.
+        """Encode the rows once, or fit q to each, and return the problem that they pose.
 
-        ``start="prior"`` pushes noise through p(z) instead of q(z|x).
+        ``start="prior"`` pushes noise through p(z) instead of q(z|x); nothing is encoded or fitted then.
 
         Raises:
             InputError: the posterior's latent size is not the prior's.
         """
         if batch.x.dtype != self.dtype:
             batch = Batch(batch.x.to(self.dtype), batch.mask, batch.context, batch.row_id, batch.weight)
-        prior: Transport = self.prior(batch.context, self.posterior)
+        prior = self.prior_given(batch.context)
         if start == "prior":
             return Problem(self, batch, prior, prior)
-        posterior: Transport = self.posterior(self.likelihood.features(batch.x, batch.mask), batch.context)
+        posterior = self._posterior(batch)
         if posterior.size != self.prior.latent:
             raise InputError(
                 f"the posterior has {posterior.size} latents",
@@ -125,6 +133,23 @@ class VAE(nn.Module):
                 "give the encoder two outputs per latent of the prior",
             )
         return Problem(self, batch, prior, posterior)
+
+    def prior_given(self, context: Tensor | None = None) -> Transport:
+        """p(z | context), context (batch, c), as a distribution value that broadcasts to (sample, batch, latent)."""
+        prior: Transport = self.prior(context, None if isinstance(self.posterior, PerDatum) else self.posterior)
+        return prior
+
+    def _posterior(self, batch: Batch) -> Transport:
+        if isinstance(self.posterior, PerDatum):
+            with evaluating(self):  # a row's q must not depend on batch statistics or dropout
+                fitted: Transport = self.posterior(batch, lambda rows: self.given(rows, start="prior"))
+            return fitted
+        if self.posterior.raw:
+            seen = batch.x if batch.mask is None else torch.where(batch.mask, batch.x, 0)
+        else:
+            seen = self.likelihood.features(batch.x, batch.mask)
+        encoded: Transport = self.posterior(seen, batch.context)
+        return encoded
 
     def batch(self, x: Any, mask: Any = None, context: Any = None, row_id: Any = None, weight: Any = None) -> Batch:
         """Checked rows on the model's device, from arrays, frames or tensors (a `Batch` passes as it is).
@@ -159,7 +184,7 @@ class VAE(nn.Module):
 
     @torch.no_grad()
     def check(self, batch: Batch) -> None:
-        """Pass one row through every box and say which one does not fit.
+        """Pass one row through every box and say which one does not fit; nothing is fitted.
 
         Raises:
             InputError: the encoder cannot take x, the latent sizes differ, or the decoder's events are not x's.
@@ -169,15 +194,14 @@ class VAE(nn.Module):
         covariates = f" and {row.context.shape[1]} covariates" if row.context is not None else ""
         with evaluating(self):
             try:
-                z = self._centre(row)
+                z = self._centre(row, "prior" if isinstance(self.posterior, PerDatum) else "posterior")
             except InputError:
                 raise
             except _MISFIT as error:
                 raise InputError(
                     f"the posterior cannot encode a row of shape {event}{covariates} to {latent} latents "
-                    f"({_first_line(error)})",
-                    f"an encoder from {self.likelihood.feature_shape(event)}{covariates} "
-                    f"to {latent} means and {latent} log-scales",
+                    f"({first_line(error)})",
+                    f"an encoder from {self._seen(event)}{covariates} to {latent} means and {latent} log-scales",
                 ) from error
             try:
                 decoded = tuple(self.decode(z, row.context).mean.shape[1:])
@@ -185,7 +209,7 @@ class VAE(nn.Module):
                 raise
             except _MISFIT as error:
                 raise InputError(
-                    f"the likelihood cannot decode {latent} latents{covariates} ({_first_line(error)})",
+                    f"the likelihood cannot decode {latent} latents{covariates} ({first_line(error)})",
                     f"a decoder from {latent} latents{covariates} to events of shape {event}",
                 ) from error
         if decoded != event:
@@ -228,23 +252,25 @@ class VAE(nn.Module):
             for ids in torch.split(torch.arange(n, device=self.device), CHUNK):
                 u = key.fold("z").normal_rows(ids, 1, self.prior.latent, dtype=self.dtype)
                 given = None if context is None else context[ids]
-                z, _ = self.prior(given, self.posterior).push(u)
+                z, _ = self.prior_given(given).push(u)
                 event = event or self.decode(z[0, :1], None if given is None else given[:1]).mean.shape[1:]
                 uniform = key.fold("x").uniform_rows(ids, 1, event.numel(), dtype=self.dtype)
                 drawn.append(self.decode(z[0], given).icdf(uniform.view(-1, *event)))
         return torch.cat(drawn)
 
-    def _centre(self, batch: Batch) -> Tensor:
-        problem = self.given(batch)
+    def _seen(self, event: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of what the encoder sees of one row."""
+        raw = isinstance(self.posterior, Posterior) and self.posterior.raw
+        return event if raw else self.likelihood.feature_shape(event)
+
+    def _centre(self, batch: Batch, start: Literal["posterior", "prior"] = "posterior") -> Tensor:
+        problem = self.given(batch, start)
         zero = torch.zeros(1, batch.rows, problem.noise_size, device=self.device, dtype=self.dtype)
         return problem.start.push(zero)[0][0]
 
 
-_MISFIT = (RuntimeError, TypeError, ValueError, IndexError)  # what a network raises when its input does not fit
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+# what a network raises when its input does not fit
+_MISFIT = (RuntimeError, TypeError, ValueError, LookupError, AttributeError)
 
 
 def _each_row(values: Tensor, rows: int, name: str, dims: int) -> Tensor:

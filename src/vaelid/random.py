@@ -52,13 +52,24 @@ class Key:
 
     @contextlib.contextmanager
     def seeding(self, device: torch.device | str = "cpu") -> Iterator[None]:
-        """Seed PyTorch's global generators by this key inside the block, and leave them as they were.
+        """Seed PyTorch's global generators, the CPU's and the device's, by this key inside the block, and leave them as
+        they were.
 
-        For what takes no generator: initial weights, and modules of a user's that draw, such as dropout.
+        For what takes no generator: initial weights, and code of a user's that draws, such as dropout or a
+        ``DataLoader``.
         """
-        with torch.random.fork_rng([device] if torch.device(device).type == "cuda" else []):
-            torch.manual_seed(self.value >> 1)
+        kind = torch.device(device).type
+        if kind != "cpu":
+            with torch.random.fork_rng([device] if kind == "cuda" else []):
+                torch.manual_seed(self.value >> 1)
+                yield
+            return
+        before = torch.default_generator.get_state()
+        torch.default_generator.manual_seed(self.value >> 1)  # torch.manual_seed takes 100 µs, and all devices
+        try:
             yield
+        finally:
+            torch.default_generator.set_state(before)
 
     def normal(
         self, shape: tuple[int, ...], *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32

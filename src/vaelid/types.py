@@ -131,16 +131,41 @@ class Trace:
 
 @dataclass(frozen=True)
 class Support:
-    """The values that a likelihood gives mass or density to: ``low ≤ x ≤ high``, whole numbers or all."""
+    """The values that a likelihood gives mass or density to: ``low ≤ x ≤ high``, or some of them.
+
+    Attributes:
+        low: smallest value.
+        high: largest value.
+        integer: only whole numbers.
+        strict: only numbers above ``low``.
+        step: only ``low``, ``low + step``, ``low + 2 step`` …; all where it is 0.
+    """
 
     low: float = -float("inf")
     high: float = float("inf")
     integer: bool = False
+    strict: bool = False
+    step: float = 0.0
+
+    @classmethod
+    def grid(cls, low: float, high: float, step: float) -> Support:
+        """The levels ``low``, ``low + step`` … ``high``."""
+        whole = step == 1 and low == int(low)
+        return cls(low, high, integer=whole, step=0.0 if whole else step)
+
+    @property
+    def inside(self) -> float:
+        """One of the values: 0, or the end of the support that is nearest to it."""
+        if self.step:
+            return self.low
+        nearest = min(max(self.low, 0.0), self.high)
+        return self.low + 1 if self.strict and nearest == self.low else nearest
 
     def __str__(self) -> str:
         kind = "whole numbers" if self.integer else "numbers"
         if self.low == -float("inf") and self.high == float("inf"):
             return kind
         if self.high == float("inf"):
-            return f"{kind} ≥ {self.low:g}"
-        return f"{kind} from {self.low:g} to {self.high:g}"
+            return f"{kind} {'>' if self.strict else '≥'} {self.low:g}"
+        steps = f" in steps of {self.step:g}" if self.step else ""
+        return f"{kind} from {self.low:g} to {self.high:g}{steps}"

@@ -142,7 +142,7 @@ CASES = {
     "no key": ("train digits --set epochs", "--set epochs", "KEY=VALUE"),
     "wrong type": ("train digits --set training.epochs=many", "training.epochs = 'many'", "integer"),
     "wrong size": ("train digits --set training.batch_size=0", "training.batch_size = 0", "greater than or equal to 1"),
-    "wrong word": ("train digits --set model.network=rnn", "model.network = 'rnn'", "'mlp' or 'conv'"),
+    "wrong word": ("train digits --set model.network=rnn", "model.network = 'rnn'", "or 'conv'"),
     "a warm-up too long": ("train digits --epochs 2 --set objective.warmup_steps=99", "warm-up of 99", "more epochs"),
     "settings that exclude each other": (
         "train digits --set objective.name=iwae --set objective.beta=2", "beta", "use elbo",

@@ -135,6 +135,10 @@ def test_support_accepts_what_lies_inside(wrap):
         ([[0.25, 1.0]], Support(0, 1)),
         ([[-3.5, 1e9]], Support()),
         ([[0, 7]], Support(0, integer=True)),
+        ([[1e-30, 7.0]], Support(0, strict=True)),
+        ([[0.1, 0.1 + 0.1 * 15]], Support.grid(0.1, 1.6, 0.1)),
+        ([[-1, 1]], Support.grid(-1, 1, 0.5)),
+        ([[0, 255]], Support.grid(0, 255, 1)),
     ]:
         assert checks.support(wrap(values), support, "some") is None
 
@@ -154,6 +158,15 @@ def test_support_accepts_what_lies_inside(wrap):
         ([[0, 17]], Support(0, 16, integer=True), "first: 17.*whole numbers from 0 to 16"),
         ([[0.0, 255.0]], Support(0, 1), "first: 255.*numbers from 0 to 1.*Divide"),
         ([[0.0, float("nan")]], Support(0, 1), "first: nan.*Drop those rows"),
+        ([[1.0, 0.0]], Support(0, strict=True), "first: 0 in row 0, column 1.*numbers > 0.*student-t"),
+        ([[1.0], [-2.0]], Support(0, strict=True), "in row 1 .first: -2.*numbers > 0.*student-t"),
+        (
+            [[0.5, 0.6]],
+            Support.grid(0, 1, 0.25),
+            "first: 0.6 in row 0, column 1.*from 0 to 1 in steps of 0.25.*[Rr]ound the data to those levels",
+        ),
+        ([[1.25]], Support.grid(0, 1, 0.25), "first: 1.25.*in steps of 0.25"),
+        ([[float("nan")]], Support.grid(0, 1, 0.25), "first: nan.*Drop those rows"),
     ],
 )
 def test_support_names_rows_value_and_remedy(wrap, values, support, match):
@@ -163,6 +176,26 @@ def test_support_names_rows_value_and_remedy(wrap, values, support, match):
 def test_support_names_the_likelihood_and_the_source():
     line = refused("", lambda: checks.support(np.array([[-1]]), Support(0, integer=True), "binomial", "counts.npy"))
     assert line.startswith("counts.npy has values that the binomial likelihood cannot give, in row 0")
+
+
+@pytest.mark.parametrize(
+    ("support", "inside"),
+    [
+        (Support(), 0),
+        (Support(0, 1), 0),
+        (Support(3, 9), 3),
+        (Support(-9, -3), -3),
+        (Support(0, strict=True), 1),
+        (Support.grid(-0.75, 0.75, 0.5), -0.75),
+        (Support.grid(0, 255, 1), 0),
+    ],
+)
+def test_hidden_cells_are_given_a_value_of_the_support(support, inside):
+    assert support.inside == inside
+    values, seen = checks.observed([[float("nan"), 2.0]], [[False, True]], support)
+    assert values.tolist() == [[inside, 2.0]]
+    assert seen.tolist() == [[False, True]]
+    checks.support(np.array([[float(inside)]]), support, "some")
 
 
 @pytest.mark.parametrize(

@@ -289,7 +289,7 @@ def test_csv_labels(tmp_path):
         ("1,2,3\n4,5\n6,7,8\n", r"rows? 1 \(row 1 has 2 cells\)"),
         ("\n\na,b\n1,2\n3\n", r"row 1 \(row 1 has 1 cell\)"),
         ("a,b\n1,2\n,3\n4,?\nNA,5\n", "3 missing cells: column 'a' in rows 1, 3; column 'b' in row 2;"),
-        ("a,b\n1,2\n3,x\n", r"t.csv has text in column 'b' \(row 1: 'x'\).*drop the others or encode"),
+        ("a,b\n1,2\n3,x\n", r"t.csv has text in column 'b' \(row 1: 'x'\).*--context NAME.*--drop NAME.*encode"),
         ("a,b\n1,2\n3,inf\n", "1 cell with NaN or infinity, in row 1"),
         ("day,b\n2020-01-01,2\n", "text in column 'day'"),
         ("a,a\n1,2\n", "several columns named 'a'"),

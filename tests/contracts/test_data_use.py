@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 from support import COLOUR, GREY, REAL, refused
 
-from vaelid import data, files
+from vaelid import data, files, recipes
+from vaelid.data import schema
 from vaelid.errors import RunError
 from vaelid.random import Key
 
@@ -67,6 +68,15 @@ def test_digits_choice():
         (GREY, "negative-binomial", {}),
         ([[0.25, 1.0]], "continuous-bernoulli", {}),
         ([[0, 1]], "bernoulli", {}),
+        ([[3, 9], [5, 5]], "discretized-logistic-mixture", {"low": 3, "high": 9, "step": 2}),
+        (GREY, "discretized-logistic-mixture", {"low": 0, "high": 255, "step": 1}),
+        ([[0, 1], [2, 4]], "ordinal", {"levels": 5}),
+        ([[0, 0]], "ordinal", {"levels": 2}),
+        (REAL, "laplace", {}),
+        (REAL, "student-t", {}),
+        (np.exp(REAL), "log-normal", {}),
+        (GREY, "poisson", {}),
+        (GREY, "zero-inflated-negative-binomial", {}),
     ],
 )
 def test_likelihoods_by_name(x, likelihood, arguments):
@@ -81,6 +91,18 @@ def test_steps_of_a_grid_are_found_through_rounding():
     assert choice.arguments["low"] == 4.0
 
 
+@pytest.mark.parametrize("likelihood", data.LIKELIHOODS)
+def test_every_name_builds_a_model_that_takes_its_data(likelihood):
+    """What the name promises, the recipe builds: heads, arguments and support fit together."""
+    small = {"continuous-bernoulli": [[0.25, 1.0], [0.0, 0.5]], "bernoulli": [[0, 1], [1, 1]]}
+    x = small.get(likelihood, [[1, 2], [3, 2]])
+    dataset = data.load(x)
+    model = recipes.vae(dataset, likelihood=likelihood, latent=1, hidden=(4,))
+    assert model.likelihood.support == schema._support(likelihood, data.choose(dataset, likelihood).arguments)
+    assert model.sample(3, Key(0)).shape == (3, 2)
+    assert model.reconstruct(dataset.x).isfinite().all()
+
+
 @pytest.mark.parametrize(
     ("x", "likelihood", "match"),
     [
@@ -93,6 +115,12 @@ def test_steps_of_a_grid_are_found_through_rounding():
         ([[0, 5000]], "categorical", "values up to 5000 for the categorical"),
         ([[2, 2]], "discretized-logistic", "all values of memory are 2"),
         ([[0.0, 1.0], [0.3, 0.45]], "discretized-logistic", "off a grid of equal steps"),
+        ([[0.0, 1.0], [0.3, 0.45]], "discretized-logistic-mixture", "steps for the discretized-logistic-mixture"),
+        ([[1.0, 0.0]], "log-normal", "first: 0 in row 0, column 1.*expected numbers > 0"),
+        ([[0, 1.5]], "poisson", "first: 1.5 in row 0"),
+        ([[0, -1]], "zero-inflated-negative-binomial", "first: -1 in row 0"),
+        ([[0, 1.5]], "ordinal", "first: 1.5 in row 0"),
+        ([[0, 5000]], "ordinal", "values up to 5000 for the ordinal"),
     ],
 )
 def test_likelihoods_refused(x, likelihood, match):

@@ -118,6 +118,33 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "flat image": (lambda: networks.ConvEncoder((8, 8), 2), "add a channel dimension"),  # type: ignore[arg-type]
     "no trials": (lambda: likelihoods.Binomial(nn.Linear(2, 6), 0), "number of trials is 0"),
     "one class": (lambda: likelihoods.Categorical(nn.Linear(2, 6), 1), "number of classes is 1"),
+    "one level": (lambda: likelihoods.Ordinal(nn.Linear(2, 6), 1, (6,)), "number of levels is 1"),
+    "no components": (
+        lambda: likelihoods.DiscretizedLogisticMixture(nn.Linear(2, 6), 0),
+        "number of components is 0",
+    ),
+    "mixture without its heads": (
+        lambda: VAE(
+            StandardNormal(2),
+            likelihoods.DiscretizedLogisticMixture(nn.Linear(2, 8), 3),
+            DiagonalNormal(nn.Linear(6, 4)),
+        ).encode(X6),
+        "Give the decoder 9 outputs per cell",
+    ),
+    "values off the grid": (
+        lambda: VAE(
+            StandardNormal(2),
+            likelihoods.DiscretizedLogistic(nn.Linear(2, 12), 0, 1, 0.25),
+            DiagonalNormal(nn.Linear(6, 4)),
+        ).encode(0.3 * X6),
+        r"DiscretizedLogistic likelihood cannot give.*first: 0.3.*in steps of 0.25",
+    ),
+    "zeros for a log-normal": (
+        lambda: VAE(
+            StandardNormal(2), likelihoods.LogNormal(nn.Linear(2, 6), (6,)), DiagonalNormal(nn.Linear(6, 4))
+        ).encode(X6),
+        "first: 0 in row 0.*expected numbers > 0",
+    ),
     "no importance samples": (lambda: importance(plain(), X6, 0, KEY), "samples is 0"),
 }
 

@@ -44,6 +44,14 @@ def real(shape: tuple[int, ...]) -> Tensor:
     return x
 
 
+def positive(shape: tuple[int, ...]) -> Tensor:
+    return (real(shape) / 20).exp()
+
+
+def student(net: nn.Module, event: tuple[int, ...]) -> Likelihood:
+    return likelihoods.StudentT(net, event, likelihoods.PredictedScale(), degrees=3.0)
+
+
 Make = Callable[[nn.Module, tuple[int, ...]], Likelihood]
 LIKELIHOODS: dict[str, tuple[int, Make, Callable[[tuple[int, ...]], Tensor]]] = {
     # name → heads, constructor, data
@@ -57,6 +65,14 @@ LIKELIHOODS: dict[str, tuple[int, Make, Callable[[tuple[int, ...]], Tensor]]] = 
     "gaussian-fixed": (1, lambda net, e: likelihoods.Gaussian(net, e, likelihoods.FixedScale(3.0)), real),
     "gaussian-shared": (1, lambda net, e: likelihoods.Gaussian(net, e, likelihoods.LearnedScale()), real),
     "gaussian-predicted": (2, lambda net, e: likelihoods.Gaussian(net, e, likelihoods.PredictedScale()), real),
+    "laplace": (1, likelihoods.Laplace, real),
+    "student-t": (1, likelihoods.StudentT, real),
+    "student-t-predicted": (2, student, real),
+    "log-normal": (1, likelihoods.LogNormal, positive),
+    "poisson": (1, likelihoods.Poisson, lambda shape: levels(shape, 30)),
+    "zero-inflated": (2, likelihoods.ZeroInflatedNegativeBinomial, lambda shape: levels(shape, 3)),
+    "mixture": (6, lambda net, e: likelihoods.DiscretizedLogisticMixture(net, 2, 0, 2), lambda shape: levels(shape, 3)),
+    "ordinal": (1, lambda net, event: likelihoods.Ordinal(net, 4, event), lambda shape: levels(shape, 4)),
 }
 NETWORKS = ("mlp", "mlp-image", "conv", "own")
 
@@ -349,6 +365,8 @@ def test_everything_adapted_is_saved() -> None:
     assert {"likelihood.loc", "likelihood.unit", "likelihood.floor"} <= case.model.state_dict().keys()
     case = make("negative-binomial", "mlp")
     assert {"likelihood.log_mean", "likelihood.loc", "likelihood.unit"} <= case.model.state_dict().keys()
+    case = make("ordinal", "mlp")
+    assert {"likelihood.start", "likelihood.loc", "likelihood.unit"} <= case.model.state_dict().keys()
 
 
 def test_own_network_names_itself() -> None:
@@ -421,6 +439,9 @@ def test_batch_takes_and_keeps_numbers() -> None:
         (Support(), "numbers"),
         (Support(0, integer=True), "whole numbers ≥ 0"),
         (Support(0, 1), "numbers from 0 to 1"),
+        (Support(0, strict=True), "numbers > 0"),
+        (Support.grid(0, 255, 1), "whole numbers from 0 to 255"),
+        (Support.grid(-1, 1, 0.25), "numbers from -1 to 1 in steps of 0.25"),
     ],
 )
 def test_support_says_what_it_is(support: Support, text: str) -> None:

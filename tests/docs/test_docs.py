@@ -18,7 +18,7 @@ from vaelid.runs import Config, known_keys
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 SOURCE = ROOT / "src" / "vaelid"
-PAGES = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.rglob("*.md"))]
 LINES = {
     "pip install -c constraints.txt . && vaelid train digits",
     "pip install -c constraints.txt '.[test]' && pytest",

@@ -1,4 +1,4 @@
-"""log p(x) is in the data's own units: Jacobians, recorded resolution, constant features, counts."""
+"""log p(x) is in the data's own units: Jacobians, recorded resolution, constant features, counts, levels."""
 
 from __future__ import annotations
 
@@ -16,14 +16,23 @@ from vaelid.evidence import importance
 from vaelid.likelihoods import (
     Bernoulli,
     Binomial,
+    Counts,
     DiscretizedLogistic,
+    DiscretizedLogisticMixture,
     FixedScale,
     Gaussian,
+    Laplace,
     LearnedScale,
     Likelihood,
+    LocationScale,
+    LogNormal,
     NegativeBinomial,
+    Ordinal,
+    Poisson,
     PredictedScale,
     Scale,
+    StudentT,
+    ZeroInflatedNegativeBinomial,
     resolution,
 )
 from vaelid.model import VAE
@@ -105,13 +114,39 @@ def test_density_integrates_to_one_in_raw_units() -> None:
     assert abs(total - 1) < 1e-9
 
 
+@pytest.mark.parametrize("kind", [Laplace, StudentT])
+def test_jacobian_of_heavy_tails(kind: type[LocationScale]) -> None:
+    """Centres and spreads follow the units, so that the densities differ by the Jacobian alone."""
+    plain = standardised()
+    encoder, decoder = MLP(SIZE, LATENT, (8,), heads=2), MLP(LATENT, SIZE, (8,))
+    before, after = (model_of(kind(copy.deepcopy(decoder), (SIZE,)), copy.deepcopy(encoder)) for _ in range(2))
+    before.likelihood.adapt(plain)
+    after.likelihood.adapt(SHIFT + OWN * plain)
+    a, b = importance(before, plain, 50, KEY), importance(after, SHIFT + OWN * plain, 50, KEY)
+    assert (a.log_evidence - OWN.log().sum() - b.log_evidence).abs().max() < 1e-8
+    assert (SHIFT + OWN * before.sample(20, KEY) - after.sample(20, KEY)).abs().max() < 1e-6
+
+
+def test_jacobian_of_the_log_normal() -> None:
+    """A positive quantity has a unit and no shift: log p(c x) = log p(x) − Σ log c."""
+    plain = standardised().exp()
+    encoder, decoder = MLP(SIZE, LATENT, (8,), heads=2), MLP(LATENT, SIZE, (8,))
+    before, after = (model_of(LogNormal(copy.deepcopy(decoder), (SIZE,)), copy.deepcopy(encoder)) for _ in range(2))
+    before.likelihood.adapt(plain)
+    after.likelihood.adapt(OWN * plain)
+    a, b = importance(before, plain, 50, KEY), importance(after, OWN * plain, 50, KEY)
+    assert (a.log_evidence - OWN.log().sum() - b.log_evidence).abs().max() < 1e-8
+    assert (OWN * before.sample(20, KEY) / after.sample(20, KEY) - 1).abs().max() < 1e-9
+
+
 @pytest.mark.parametrize("step", [1.0, 0.5])
-def test_masses_have_no_jacobian(step: float) -> None:
+@pytest.mark.parametrize(("box", "heads"), [(DiscretizedLogistic, 2), (DiscretizedLogisticMixture, 15)])
+def test_masses_have_no_jacobian(box: Any, heads: int, step: float) -> None:
     """Counting measure: levels renamed from 0 … 15 to 7 … 7 + 15 · step keep their mass."""
     levels = (KEY.uniform((ROWS, SIZE), dtype=DOUBLE) * 16).floor()
-    encoder, decoder = MLP(SIZE, LATENT, (8,), heads=2), MLP(LATENT, SIZE, (8,), heads=2)
-    one = model_of(DiscretizedLogistic(decoder, 0, 15), encoder)
-    other = model_of(DiscretizedLogistic(decoder, 7, 7 + 15 * step, step), encoder)
+    encoder, decoder = MLP(SIZE, LATENT, (8,), heads=2), MLP(LATENT, SIZE, (8,), heads=heads)
+    one = model_of(box(decoder, low=0, high=15), encoder)
+    other = model_of(box(decoder, low=7, high=7 + 15 * step, step=step), encoder)
     a, b = importance(one, levels, 10, KEY), importance(other, 7 + step * levels, 10, KEY)
     assert (a.log_evidence - b.log_evidence).abs().max() < 1e-9
 
@@ -172,17 +207,49 @@ def test_repeated_values_do_not_make_the_density_unbounded() -> None:
         assert (highest - bound).abs().max() < 1e-9
 
 
+@pytest.mark.parametrize("kind", [Gaussian, Laplace, StudentT])
 @pytest.mark.parametrize("value", [0.0, 0.1, 1e6, -273.15])
 @pytest.mark.parametrize("rows", [1, 3, 7, 1000])
-def test_constant_feature(value: float, rows: int) -> None:
+def test_constant_feature(value: float, rows: int, kind: type[LocationScale]) -> None:
     """A constant feature has unit 1: the rounding of its mean is no spread."""
     x = torch.cat((torch.full((rows, 1), value, dtype=DOUBLE), KEY.normal((rows, 1), dtype=DOUBLE)), 1)
-    likelihood = Gaussian(nn.Linear(1, 2), (2,)).double().adapt(x)
+    likelihood = kind(nn.Linear(1, 2), (2,)).double().adapt(x)
     assert likelihood.unit[0] == 1
     assert likelihood.loc[0] == pytest.approx(value, abs=1e-9)
     assert likelihood.floor[0] == pytest.approx(1e-3)
     assert likelihood.scaled(x)[:, 0].abs().max() < 1e-6
     assert (likelihood.floor > 0).all()
+
+
+@pytest.mark.parametrize("kind", [Laplace, StudentT])
+def test_outliers_do_not_set_the_scale(kind: type[LocationScale]) -> None:
+    """One cell in fifty at 1e6: centre and spread move by less than a tenth of the spread, features stay small."""
+    x = 5 + 2 * KEY.normal((500, SIZE), dtype=DOUBLE)
+    wild = torch.where(KEY.fold("wild").uniform((500, SIZE)) < 0.02, 1e6, x)
+    clean, found = (kind(nn.Linear(1, SIZE), (SIZE,)).double().adapt(rows) for rows in (x, wild))
+    assert (found.loc - clean.loc).abs().max() < 0.2
+    assert (found.unit / clean.unit - 1).abs().max() < 0.1
+    assert (clean.unit / 2 - 1).abs().max() < 0.2  # a normal's standard deviation, estimated from 500 rows
+    if kind is StudentT:
+        assert found.features(wild).abs().max() < 16
+
+
+@pytest.mark.parametrize("kind", [Laplace, StudentT])
+def test_quartiles_that_are_one_value(kind: type[LocationScale]) -> None:
+    """Where most cells are one number the spread is the mean distance from it."""
+    x = torch.zeros(100, 1, dtype=DOUBLE)
+    x[:10] = 3.0
+    likelihood = kind(nn.Linear(1, 1), (1,)).double().adapt(x)
+    assert likelihood.loc == 0
+    assert likelihood.unit.item() == pytest.approx(0.3)
+
+
+def test_floor_of_the_log_normal() -> None:
+    """Recorded in tenths around 20: the rounding of log x is that of x over its geometric mean."""
+    x = (20 + (KEY.uniform((300, 1), dtype=DOUBLE) * 40).floor()) / 10
+    likelihood = LogNormal(nn.Linear(1, 1), (1,)).double().adapt(x)
+    assert likelihood.floor.item() == pytest.approx(0.1 / math.sqrt(12) / x.log().mean().exp().item(), rel=1e-9)
+    assert likelihood.features(x).mean().abs() < 1e-12
 
 
 def test_adapt_takes_arrays_and_gives_the_same_in_every_form() -> None:
@@ -204,6 +271,8 @@ def test_adapt_takes_arrays_and_gives_the_same_in_every_form() -> None:
         (lambda: Gaussian(nn.Linear(1, 3), (3,)), torch.tensor([[1.0, math.nan, 0.0]]), "NaN or infinity"),
         (lambda: NegativeBinomial(nn.Linear(1, 2), (2,)), torch.tensor([[1.0, -1.0]]), "NegativeBinomial"),
         (lambda: NegativeBinomial(nn.Linear(1, 2), (2,)), torch.zeros(3, 4), "event shape"),
+        (lambda: LogNormal(nn.Linear(1, 2), (2,)), torch.tensor([[1.0, 0.0]]), "expected numbers > 0"),
+        (lambda: Ordinal(nn.Linear(1, 2), 3, (2,)), torch.tensor([[1, 3]]), "expected whole numbers from 0 to 2"),
     ],
 )
 def test_adapt_refuses(likelihood: Any, x: Tensor, message: str) -> None:
@@ -220,20 +289,64 @@ def test_nothing_to_adapt() -> None:
 # -- counts ------------------------------------------------------------------------------------------------------------
 
 
-def test_negative_binomial_adapts() -> None:
-    """Network output 0 means the training mean, half a count more than was seen; log(1 + x) is standardised."""
+@pytest.mark.parametrize(
+    ("box", "share"), [(NegativeBinomial, 1.0), (Poisson, 1.0), (ZeroInflatedNegativeBinomial, 0.5)]
+)
+def test_counts_adapt(box: type[Counts], share: float) -> None:
+    """Network output 0 means the training mean, half a count more than was seen (and a zero every other time, where
+    zeros are inflated); log(1 + x) is standardised."""
     x = (KEY.uniform((60, 3), dtype=DOUBLE) * torch.tensor([100.0, 3.0, 0.0], dtype=DOUBLE)).floor()
-    decoder = nn.Linear(1, 3)
-    likelihood = NegativeBinomial(decoder, (3,)).double().adapt(x)
+    decoder = nn.Linear(1, 3 * box.heads)
+    likelihood = box(decoder, (3,)).double().adapt(x)
     nn.init.zeros_(decoder.weight)
     nn.init.zeros_(decoder.bias)
     mean = likelihood(torch.zeros(1, 1, 1, dtype=DOUBLE)).mean[0, 0]
-    assert (mean - (x.sum(0) + 0.5) / 60).abs().max() < 1e-12
+    assert (mean - share * (x.sum(0) + 0.5) / 60).abs().max() < 1e-12
     features = likelihood.features(x)
     assert features[:, :2].mean(0).abs().max() < 1e-12
     assert (features[:, :2].std(0, correction=0) - 1).abs().max() < 1e-12
     assert (features[:, 2] == 0).all()  # never seen: constant
     assert likelihood(torch.zeros(1, 1, 1, dtype=DOUBLE)).log_prob(x[:1]).isfinite().all()
+
+
+def test_ordinal_adapts() -> None:
+    """Network output 0 means the training frequencies, half a row more for each level; a level may be unseen."""
+    x = torch.tensor([[0, 1], [0, 1], [2, 1], [3, 1], [3, 1]], dtype=DOUBLE)
+    decoder = nn.Linear(1, 2)
+    nn.init.zeros_(decoder.weight)
+    nn.init.zeros_(decoder.bias)
+    likelihood = Ordinal(decoder, 4, (2,)).double()
+    even = likelihood(torch.zeros(1, dtype=DOUBLE)).log_probs.exp()
+    assert (even - 0.25).abs().max() < 1e-5  # before anything was seen
+    masses = likelihood.adapt(x)(torch.zeros(1, dtype=DOUBLE)).log_probs.exp()
+    expected = torch.tensor([[2.5, 0.5, 1.5, 2.5], [0.5, 5.5, 0.5, 0.5]], dtype=DOUBLE) / 7
+    assert (masses - expected).abs().max() < 2e-5  # cutpoints are kept 1e-5 apart
+    with torch.no_grad():
+        likelihood.rho.fill_(-100.0)
+    assert likelihood(torch.zeros(1, dtype=DOUBLE)).cutpoints.float().diff(dim=-1).min() > 0
+    assert likelihood.float()(torch.zeros(1)).log_probs.isfinite().all()
+
+
+def test_degrees_of_freedom() -> None:
+    """Learned: one per feature, from 5, never below 1. Given: a number above 0, and nothing to learn."""
+    learned, given = StudentT(nn.Linear(1, 3), (3,)), StudentT(nn.Linear(1, 3), (3,), degrees=0.8)
+    assert learned(torch.zeros(1)).degrees.tolist() == pytest.approx([5.0] * 3)
+    with torch.no_grad():
+        learned.tau.fill_(-60.0)
+    assert (learned(torch.zeros(1)).degrees >= 1).all()
+    assert given(torch.zeros(1)).degrees.tolist() == pytest.approx([0.8] * 3)
+    assert {name for name, _ in given.named_parameters()} == {"network.weight", "network.bias", "scale.rho"}
+    for wrong in (0.0, -2.0, math.nan):
+        with pytest.raises(InputError, match="degrees of freedom"):
+            StudentT(nn.Linear(1, 3), (3,), degrees=wrong)
+
+
+def test_components_of_a_mixture_start_apart() -> None:
+    decoder = nn.Linear(1, 12)
+    nn.init.zeros_(decoder.weight)
+    nn.init.zeros_(decoder.bias)
+    value = DiscretizedLogisticMixture(decoder, 4, 0, 255)(torch.zeros(1))
+    assert value.loc.tolist() == [[31.875, 95.625, 159.375, 223.125]]
 
 
 @pytest.mark.parametrize(
@@ -250,14 +363,24 @@ def test_fixed_scale_refuses(value: float) -> None:
         FixedScale(value)
 
 
-@pytest.mark.parametrize("kind", ["gaussian", "negative-binomial"])
+KINDS: dict[str, tuple[Any, Any]] = {
+    "gaussian": (Gaussian, lambda rng: rng.normal(2, 3, (60, 3))),
+    "laplace": (Laplace, lambda rng: rng.laplace(2, 3, (60, 3))),
+    "student-t": (StudentT, lambda rng: rng.standard_t(3, (60, 3))),
+    "log-normal": (LogNormal, lambda rng: rng.lognormal(2, 1, (60, 3))),
+    "negative-binomial": (NegativeBinomial, lambda rng: rng.poisson(4.0, (60, 3)).astype(float)),
+    "ordinal": (lambda net, event: Ordinal(net, 5, event), lambda rng: rng.integers(0, 5, (60, 3)).astype(float)),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_adapt_leaves_out_cells_that_were_not_observed(kind: str) -> None:
     """Per feature, the buffers are those of its observed cells alone, whatever the hidden ones hold."""
     rng = np.random.default_rng(7)
-    x = rng.poisson(4.0, size=(60, 3)).astype(float) if kind == "negative-binomial" else rng.normal(2, 3, (60, 3))
+    box, draw = KINDS[kind]
+    x = draw(rng)
     seen = rng.random(x.shape) < 0.6
     seen[:, 2] = False
-    box = NegativeBinomial if kind == "negative-binomial" else Gaussian
     masked = box(nn.Identity(), (3,)).double().adapt(np.where(seen, x, np.nan), seen)
     for feature in (0, 1):
         alone = box(nn.Identity(), (1,)).double().adapt(x[seen[:, feature], feature : feature + 1])

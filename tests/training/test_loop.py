@@ -22,6 +22,7 @@ from vaelid.data import Split, standard_split
 from vaelid.objectives import ELBO, Objective, Warmup
 from vaelid.training import EpochDone, Event, Finished, Progress, Settings, Started, graceful, learning_rate
 from vaelid.training.adam import Adam
+from vaelid.training.feed import InMemory
 from vaelid.training.loop import Loop
 from vaelid.training.start import rows_of
 
@@ -305,8 +306,8 @@ def test_cells_that_were_not_observed_may_hold_anything() -> None:
         ({"context": np.ones((ROWS - 1, 2))}, r"context has shape \(59, 2\); expected \(60, 2\)"),
         ({"context": np.ones(ROWS)}, "context has one dimension"),
         ({"weight": np.ones(ROWS + 1)}, r"weight has shape \(61,\); expected \(60,\)"),
-        ({"weight": np.arange(ROWS) - 1.0}, "weights below 0 in row 0; expected weights of 0 or more"),
-        ({"weight": np.zeros(ROWS)}, "weights that are all 0"),
+        ({"weight": np.arange(ROWS) - 1.0}, "weight is below 0 in row 0; expected weights of 0 or more"),
+        ({"weight": np.zeros(ROWS)}, "weight is 0 in all rows"),
         ({"weight": np.full(ROWS, np.nan)}, "weight has 60 cells with NaN or infinity, in rows 0, 1"),
         ({"split_rows": Split(np.arange(50), np.arange(0), np.arange(50, 60))}, "validation rows"),
         ({"split_rows": Split(np.arange(50), np.arange(49, 55), np.arange(55, 60))}, "row 49"),
@@ -403,8 +404,8 @@ def test_a_step_never_waits_for_the_device(objective: Objective, monkeypatch: py
     x = np.random.default_rng(0).integers(0, 256, (ROWS, 4, 4)).astype(np.uint8)
     dataset, model, parts = vd.data.load(x), small(x, binarise=True), standard_split(ROWS)
     rows = [rows_of(dataset, part, model.device, binarise=True) for part in (parts.train, parts.validation)]
-    loop = Loop(model, *rows, objective, settings(), vd.Key(0))
-    order, called = torch.arange(len(parts.train)), []
+    loop = Loop(model, InMemory(rows[0], 16), rows[1], objective, settings(), vd.Key(0))
+    epoch, called = loop.feed.epoch(0, 0, vd.Key(0)), []
 
     def noticed(name: str, original: Any, self: Tensor, *args: Any) -> Any:
         called.append(name)
@@ -414,7 +415,7 @@ def test_a_step_never_waits_for_the_device(objective: Objective, monkeypatch: py
         noticing = functools.partial(noticed, name, getattr(Tensor, name))
         monkeypatch.setattr(Tensor, name, functools.partialmethod(noticing))
     with Synchronising() as mode:
-        loop._step(order)
+        loop._step(epoch)
         assert called == mode.found == []
-        loop._stretch(order)
+        loop._stretch(epoch)
     assert called.count("tolist") == 2  # once at the boundary and once for the validation rows: the end of an epoch

@@ -24,6 +24,7 @@ from vaelid import files
 from vaelid.data import standard_split
 from vaelid.runs import Run
 from vaelid.training import Checkpoints, EpochDone, Event, Finished, RolledBack, Settings, checkpoints
+from vaelid.training.feed import InMemory
 from vaelid.training.loop import Loop
 from vaelid.training.recovery import Failed, inspect
 
@@ -209,7 +210,7 @@ def test_a_snapshot_past_saving_is_replaced_by_the_best_weights() -> None:
     x = table()
     model, parts = small(x), standard_split(ROWS)
     rows = [vd.training.rows_of(vd.data.load(x), part, model.device) for part in (parts.train, parts.validation)]
-    loop = Loop(model, *rows, vd.objectives.ELBO(), settings(), vd.Key(0))
+    loop = Loop(model, InMemory(rows[0], 2), rows[1], vd.objectives.ELBO(), settings(), vd.Key(0))
     events = []
     for event in loop.run():
         events.append(event)

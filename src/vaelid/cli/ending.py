@@ -7,6 +7,7 @@ from typing import Any
 from vaelid import report, runs
 from vaelid.cli.output import Output, scores
 from vaelid.data import Dataset
+from vaelid.data.sources import LOADER, MEMORY
 from vaelid.diagnostics import Evaluation
 from vaelid.errors import InputError, Interrupted, RunError, command
 from vaelid.model import VAE
@@ -73,7 +74,7 @@ def next_steps(run: Run, dataset: Dataset) -> list[str]:
     """What to type next; every line works as it stands."""
     sample = ("-n", 64, "--out", "samples.png") if dataset.kind == "image" else ("-n", 100, "--out", "samples.csv")
     lines = [f"  next     {command('sample', run.path, *sample)}"]
-    if dataset.source != "memory":
+    if dataset.source not in (MEMORY, LOADER):
         lines.append(f"           {command('encode', run.path, dataset.source, '--out', 'latents.csv')}")
     return [*lines, f"           {command('info', run.path)}"]
 

@@ -14,7 +14,6 @@ from vaelid import report as reports
 from vaelid.cli.arguments import Device, Json, Quiet, RunPath, opened
 from vaelid.cli.ending import facts, is_scored, measure
 from vaelid.cli.output import Output, scores
-from vaelid.errors import command
 from vaelid.runs import Run
 
 
@@ -83,11 +82,12 @@ def describe(folder: Run) -> dict[str, Any]:
     epochs = [event for event in events if event["event"] == "EpochDone"]
     likelihood = str(_part(config.parts, "likelihood").get("part", "likelihoods.one of the user's own"))
     kind = getattr(likelihoods, likelihood.removeprefix("likelihoods."), None)
-    page, again = folder.path / "report.html", command("train", "--resume", folder.path)
+    page, again = folder.path / "report.html", folder.checkpoints.resume_command
     return {
         "run": str(folder.path),
         "state": "finished" if folder.finished else f"unfinished; go on with: {again}",
         "data": config.data.source,
+        "context": ", ".join(config.data.context or ()) or None,
         "fingerprint": config.data.fingerprint,
         "binarise": config.data.binarise,
         "test_rows": f"{zlib.crc32(folder.split().test.tobytes()):08x}",
@@ -111,8 +111,11 @@ def _part(parts: dict[str, Any], name: str) -> dict[str, Any]:
 def _differences(rows: list[dict[str, Any]]) -> list[str]:
     """What keeps the scores of runs from being compared."""
     scored = [row for row in rows if row["metrics"]]
+    contexts = {row["context"] for row in scored}
+    source = "data" if len(contexts) > 1 else "fingerprint"  # which covers the context
     why = {
-        "test rows": {(row["fingerprint"], row["test_rows"], row["metrics"]["rows"]) for row in scored},
+        "context (log p(x|c) is not log p(x))": contexts,
+        "test rows": {(row[source], row["test_rows"], row["metrics"]["rows"]) for row in scored},
         "binarisation": {row["binarise"] for row in scored},
         "base measure (a mass is no density)": {row["measure"] for row in scored},
     }

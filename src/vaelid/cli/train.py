@@ -48,6 +48,16 @@ def train(
     label: Annotated[
         str | None, typer.Option("--label", metavar="COLUMN", help="Labels; the model never sees them.")
     ] = None,
+    columns: Annotated[
+        str | None, typer.Option("--columns", metavar="A,B,C", help="Columns that are data.  [default: all others]")
+    ] = None,
+    drop: Annotated[
+        list[str] | None, typer.Option("--drop", metavar="A,B,C", help="Columns that are no data; repeatable.")
+    ] = None,
+    context: Annotated[
+        list[str] | None, typer.Option("--context", metavar="COLUMN", help="What the model is given; repeatable.")
+    ] = None,
+    weight: Annotated[str | None, typer.Option("--weight", metavar="COLUMN", help="Weights of the rows.")] = None,
     seed: Annotated[
         int | None, typer.Option("--seed", metavar="N", parser=whole, help="Names every random number.  [default: 0]")
     ] = None,
@@ -67,6 +77,10 @@ def train(
         "--likelihood": likelihood,
         "--binarise": binarise or None,
         "--label": label,
+        "--columns": columns,
+        "--drop": drop or None,
+        "--context": context or None,
+        "--weight": weight,
         "--seed": seed,
         "--device": device,
     }
@@ -88,7 +102,15 @@ def train(
             {
                 "seed": seed,
                 "device": device,
-                "data": {"source": data, "label": label, "binarise": flags["--binarise"]},
+                "data": {
+                    "source": data,
+                    "label": label,
+                    "columns": columns,
+                    "drop": ",".join(drop) if drop else None,
+                    "context": context or None,
+                    "weight": weight,
+                    "binarise": flags["--binarise"],
+                },
                 "model": {"latent": latent, "likelihood": likelihood},
                 "training": {"epochs": epochs},
             }
@@ -99,7 +121,8 @@ def train(
         raise _exists(out, _words(data, flags))
     runs.find_device(asked.device)
     asked.objective.build()
-    dataset = load(asked.data.source, label=asked.data.label)
+    roles = asked.data.model_dump(include={"label", "columns", "drop", "context", "weight"})
+    dataset = load(asked.data.source, **roles)
     choice = choose(dataset, asked.model.likelihood, binarise=asked.data.binarise)
     parts = standard_split(len(dataset.x), dataset.test_rows)
     model = _build(asked, dataset, choice, parts)
@@ -108,6 +131,8 @@ def train(
         f"{len(parts.train):,} to train, {len(parts.validation):,} to validate, {len(parts.test):,} to test"
     )
     output.say(choice.line())
+    if dataset.covariates is not None:
+        output.say(f"context: {dataset.covariates}")
     latent, cells = model.prior.latent, dataset.x[0].size
     if latent > cells:
         output.warn(f"warning: {latent} latent dimensions for rows of {cells} cells; fewer would do")
@@ -157,8 +182,12 @@ def _build(config: Config, dataset: Dataset, choice: Choice, parts: Split) -> VA
         dataset,
         likelihood=choice,
         latent=config.model.latent,
+        prior=config.model.prior,
+        posterior=config.model.posterior,
+        components=config.model.components,
         network=config.model.network,
         hidden=None if config.model.hidden is None else tuple(config.model.hidden),
+        depth=config.model.depth,
         train_rows=parts.train,
         seed=config.seed,
     )
@@ -184,7 +213,7 @@ def _resume(path: Path, epochs: int | None, device: str | None, output: Output) 
     """Go on with a run; where only its scores or its report are missing, make those."""
     run = opened(path, device)
     dataset = run.dataset()
-    if epochs is None and run.finished and not is_scored(run):
+    if epochs is None and run.finished and len(run.split().test) and not is_scored(run):
         output.say(f"{run.path} is trained; what is missing are its scores")
         conclude(run, run.model(), dataset, output)
         return

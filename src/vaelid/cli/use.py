@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +13,15 @@ import typer
 from vaelid import checks, runs
 from vaelid.cli.arguments import Data, Device, Json, Quiet, RunPath, in_order, opened, whole
 from vaelid.cli.output import Output, scores
-from vaelid.data import TABLE_ENDINGS, Dataset, check_images_path, check_table_path, load, write_images, write_table
+from vaelid.data import (
+    TABLE_ENDINGS,
+    Dataset,
+    check_images_path,
+    check_table_path,
+    table_beside,
+    write_images,
+    write_table,
+)
 from vaelid.diagnostics import evaluate as evaluate_rows
 from vaelid.errors import InputError
 from vaelid.model import VAE
@@ -49,7 +58,7 @@ def evaluate(
     if data is None:
         dataset, total, what = folder.dataset(), len(folder.split().test), "test rows of the run"
     else:
-        dataset = _load(folder, data)
+        dataset = folder.read(data)
         total, what = len(dataset.x), f"rows of {data}"
     count = min(rows or total, total)
     if data is None:
@@ -112,6 +121,10 @@ def reconstruct(
 def sample(
     run: RunPath,
     n: Annotated[int, typer.Option("-n", metavar="N", parser=whole, help="How many.")] = 64,
+    where: Annotated[
+        list[str] | None,
+        typer.Option("--where", metavar="COLUMN=VALUE", help="Given this context; repeatable."),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", metavar="OUT", help="What to write.  [default: samples, or samples.csv]"),
@@ -123,29 +136,46 @@ def sample(
 ) -> None:
     """New rows: z from the prior, x from the likelihood.
 
+    A conditional model takes its context from --where; columns that are left open take theirs from training rows.
+
     Images become a folder of .png files, or one .png of them all; tables .csv, .parquet, .npy or .npz, and so do images
-    if --out ends so.
+    if --out ends so. The context stands beside them.
     """
     output = Output(json, quiet)
     n = checks.positive_int(n, "-n")
+    conditions = _conditions(where or [])
     folder = opened(run, device)
-    model, dataset = folder.model(), _source(folder)
-    images = dataset.kind == "image" if dataset else len(folder.event_shape()) == 3
+    model, data = folder.model(), folder.config.data
+    images = data.kind == "image" if data.kind else len(folder.event_shape()) == 3
     as_images = images and (out is None or out.suffix.lower() not in TABLE_ENDINGS)
     out = out or Path("samples" if as_images else "samples.csv")
     out = check_images_path(out) if as_images else check_table_path(out)
-    if folder.extras().get("context") is not None:
-        raise InputError(
-            f"{run} was trained with context", "a model without", "in Python: model.sample(n, key, context)"
-        )
-    x = model.sample(n, Key(seed).fold("sample")).cpu().numpy()
+    key = Key(seed).fold("sample")
+    context = runs.contexts(folder, n, conditions, key.fold("context"))
+    x = model.sample(n, key, context).cpu().numpy()
+    encoding = data.encoding()
+    beside = None if encoding is None or context is None else encoding.decode(context)
     if as_images:
-        write_images(out, _grey(x, model.likelihood.support, dataset), scale=1.0)
+        write_images(out, _grey(x, model.likelihood.support, folder), scale=1.0, beside=beside)
     else:
-        if dataset is None:
-            output.warn("warning: the run's data are gone or have changed, and with them the names of columns")
-        write_table(out, x, np.arange(n), names=dataset.columns if dataset else None)
-    output.result({"rows": n, "out": str(out)}, [f"{n:,} new rows in {out}"])
+        write_table(out, x, np.arange(n), names=data.columns, beside=beside)
+    table = {"rows": n, "out": str(out)}
+    if as_images and beside:
+        table["contexts"] = str(table_beside(out))
+    output.result(table, [f"{n:,} new rows in {out}"])
+
+
+def _conditions(where: list[str]) -> dict[str, str]:
+    """``COLUMN=VALUE`` as typed, by column."""
+    conditions: dict[str, str] = {}
+    for text in where:
+        name, equals, word = text.partition("=")
+        if not equals or not name:
+            raise InputError(f"--where {text}", "COLUMN=VALUE", "for example --where digit=3")
+        if name in conditions:
+            raise InputError(f"--where {name}= twice", "every column once")
+        conditions[name] = word
+    return conditions
 
 
 def _prepare(path: Path, data: str, device: str | None, name: str) -> tuple[VAE, Dataset, Batch]:
@@ -153,55 +183,18 @@ def _prepare(path: Path, data: str, device: str | None, name: str) -> tuple[VAE,
     in_order(path, data, name)
     run = opened(path, device)
     model = run.model()
-    dataset = _load(run, data)
+    dataset = run.read(data)
     own = dataset.fingerprint == run.config.data.fingerprint
     return model, dataset, runs.batch_of(run, model, dataset, np.arange(len(dataset.x)), own=own)
 
 
-def _load(run: Run, data: str) -> Dataset:
-    """DATA, read as the run's data were; labels may be absent.
-
-    Raises:
-        InputError: see `vaelid.data.load`; the columns of a table are not those of the run, in their order.
-    """
-    label = run.config.data.label
-    try:
-        dataset = load(data, label=label)
-    except InputError as error:
-        if label is None:
-            raise
-        try:
-            dataset = load(data)
-        except InputError:
-            raise error from None
-    if dataset.columns and dataset.source != run.config.data.source and (known := _source(run)):
-        _same_columns(dataset, known)
-    return dataset
-
-
-def _same_columns(dataset: Dataset, known: Dataset) -> None:
-    given, trained = dataset.columns or (), known.columns or ()
-    if given == trained or not trained or len(given) != len(trained):
-        return
-    place = next(index for index, names in enumerate(zip(given, trained, strict=True)) if len(set(names)) > 1)
-    raise InputError(
-        f"column {place} of {dataset.name} is {given[place]!r}",
-        f"{trained[place]!r}, as in the data that the model was trained on",
-        "give the same columns in the same order",
-    )
-
-
-def _source(run: Run) -> Dataset | None:
-    """The run's own data, None where they are gone or have changed."""
-    try:
-        return run.dataset()
-    except InputError:
-        return None
-
-
-def _grey(x: np.ndarray, support: Support, dataset: Dataset | None) -> np.ndarray:
+def _grey(x: np.ndarray, support: Support, run: Run) -> np.ndarray:
     """x from black (0) to white (1): over the likelihood's values where these end, else over the data's."""
-    seen = x if dataset is None else dataset.x
-    low = support.low if math.isfinite(support.low) else min(0.0, float(seen.min()))
-    high = support.high if math.isfinite(support.high) else max(1.0, float(seen.max()))
+    low, high = support.low, support.high
+    if not (math.isfinite(low) and math.isfinite(high)):
+        seen = x
+        with contextlib.suppress(InputError):  # the run's data are gone or have changed
+            seen = run.dataset().x
+        low = low if math.isfinite(low) else min(0.0, float(seen.min()))
+        high = high if math.isfinite(high) else max(1.0, float(seen.max()))
     return (x - low) / (high - low)

@@ -1,5 +1,6 @@
 """Data: sources, the choice of a likelihood, the split into parts, and what is written for users to read."""
 
+from vaelid.data.covariates import Covariates
 from vaelid.data.dataset import Dataset, Kind
 from vaelid.data.schema import LIKELIHOODS, Choice, choose, grey_scale
 from vaelid.data.sources import BUILT_IN, ENDINGS, load
@@ -10,6 +11,7 @@ from vaelid.data.writers import (
     check_table_path,
     load_arrays,
     save_arrays,
+    table_beside,
     write_images,
     write_table,
 )
@@ -20,6 +22,7 @@ __all__ = [
     "LIKELIHOODS",
     "TABLE_ENDINGS",
     "Choice",
+    "Covariates",
     "Dataset",
     "Kind",
     "Split",
@@ -32,6 +35,7 @@ __all__ = [
     "save_arrays",
     "split",
     "standard_split",
+    "table_beside",
     "write_images",
     "write_table",
 ]

@@ -6,13 +6,15 @@ import functools
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, final
 
 import numpy as np
 
 from vaelid import checks
-from vaelid.errors import InputError, nearest
+from vaelid.data.covariates import Covariates
+from vaelid.data.roles import Roles
+from vaelid.errors import InputError
 
 Kind = Literal["image", "table", "array"]
 
@@ -36,6 +38,10 @@ class Dataset:
         columns: names of a table's columns.
         test_rows: the rows of the source's own test set, (test rows,), int64, where it has one.
         trials: the number of trials that each cell counts the successes of, where that is known.
+        context: what a conditional model is given, encoded, (rows, c), float32.
+        covariates: how the context was encoded, and of which columns.
+        weight: weight of each row, (rows,), float32.
+        weight_name: the column or array that the weights come from.
     """
 
     name: str
@@ -48,6 +54,10 @@ class Dataset:
     columns: tuple[str, ...] | None = None
     test_rows: np.ndarray | None = None
     trials: int | None = None
+    context: np.ndarray | None = None
+    covariates: Covariates | None = None
+    weight: np.ndarray | None = None
+    weight_name: str | None = None
 
     @property
     def rows(self) -> int:
@@ -61,11 +71,23 @@ class Dataset:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) over dtype, shape and bytes of the data and of the labels: equal data, equal fingerprint."""
+        """SHA-256 (hex) over the data and what belongs to them: equal data, equal fingerprint.
+
+        It covers dtype, shape and bytes of the data, and labels, names of columns, context and weights where there are
+        any.
+        """
         digest = hashlib.sha256(f"{self.x.dtype.name} {self.x.shape}".encode())
         digest.update(np.ascontiguousarray(self.x).data)
         if self.labels is not None:
             digest.update(json.dumps([self.labels.dtype.kind, self.labels.tolist()]).encode())
+        if self.columns is not None:
+            digest.update(json.dumps(["columns", *self.columns]).encode())
+        if self.context is not None and self.covariates is not None:
+            digest.update(f"context {self.covariates.to_json()}".encode())
+            digest.update(self.context.data)
+        if self.weight is not None:
+            digest.update(b"weight")
+            digest.update(self.weight.data)
         return digest.hexdigest()
 
 
@@ -88,7 +110,7 @@ def from_array(
     Raises:
         InputError: values that float32 cannot hold, or cannot tell apart.
     """
-    values, image = _channels_first(values)
+    values, image = channels_first(values)
     values = _device_dtype(values, columns, name)
     kind: Kind = "image" if image else "table" if columns is not None else "array"
     return Dataset(
@@ -106,45 +128,50 @@ def from_array(
 
 
 def from_columns(
-    columns: Sequence[checks.Column], *, name: str, source: str, label: str | None, given: str | None = None
+    columns: Sequence[checks.Column], *, name: str, source: str, roles: Roles, given: str | None = None
 ) -> Dataset:
-    """A data set of the columns of a table; the column named ``label`` becomes the labels.
+    """A data set of the columns of a table, each in its role.
 
     ``given`` names the table in error messages.
 
     Raises:
-        InputError: repeated names, an unknown label, no rows, text, missing cells (see `vaelid.checks.matrix`).
+        InputError: repeated names, an unknown column, no rows, text among the data, missing cells (see
+            `vaelid.checks.matrix` and `Roles`).
     """
     given = given or name
     names = [column.name for column in columns]
     repeated = sorted({column for column in names if names.count(column) > 1}) if len(set(names)) < len(names) else []
     if repeated:
         raise InputError(f"{given} has several columns named {repeated[0]!r}", "names that differ", "rename columns")
-    if label is not None and label not in names:
-        raise unknown_label(label, names, given)
+    roles = roles.among(names, given)
     if columns and len(columns[0].values) == 0:
         raise InputError(f"{given} has column names but no rows", "at least one row")
-    features = [column for column in columns if column.name != label]
-    x = checks.array(checks.matrix(features, given), given)
-    chosen = next((column for column in columns if column.name == label), None)
-    return from_array(
+    found = dict(zip(names, columns, strict=True))
+    x = checks.array(checks.matrix([found[feature] for feature in roles.columns or ()], given), given)
+    label = roles.label
+    dataset = from_array(
         x,
         name=name,
         source=source,
-        labels=None if chosen is None else checks.labels(chosen, len(x), f"label {label!r} of {given}"),
+        labels=None if label is None else checks.labels(found[label], len(x), f"label {label!r} of {given}"),
         label_name=label,
-        columns=[column.name for column in features],
+        columns=roles.columns,
     )
+    return replace(dataset, **roles.extras(found, len(x), given))
 
 
-def unknown_label(label: str, names: Sequence[str], given: str) -> InputError:
-    """The error for a label that a source does not have."""
-    if not names:
-        return InputError(f"{given} has no labels to choose from, so no {label!r}", "no label", "leave --label out")
-    return InputError(f"{given} has no label {label!r}", "one of its names", nearest(label, names))
+def labelled(dataset: Dataset, roles: Roles) -> Dataset:
+    """A data set of rows with a label at most, in the roles that these can have: labels may be context.
+
+    Raises:
+        InputError: columns are chosen or dropped, or one is named that there is not.
+    """
+    found = {} if dataset.label_name is None else {dataset.label_name: dataset.labels}
+    roles = roles.among_arrays(list(found), dataset.name)
+    return replace(dataset, **roles.extras(found, dataset.rows, dataset.name))
 
 
-def _channels_first(values: np.ndarray) -> tuple[np.ndarray, bool]:
+def channels_first(values: np.ndarray) -> tuple[np.ndarray, bool]:
     """The array, channel-first if it holds images, and whether it does."""
     shape = values.shape[1:]
     if len(shape) == 2 and min(shape) >= _MIN_SIDE:

@@ -12,13 +12,15 @@ import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
 from vaelid import checks
-from vaelid.data.dataset import Dataset, from_array, from_columns, unknown_label
+from vaelid.data.dataset import Dataset, from_array, from_columns
+from vaelid.data.roles import Roles
 from vaelid.errors import InputError, some
 
 DATA_NAMES = ("x", "X", "data", "counts")
@@ -87,37 +89,32 @@ def read_npy(path: Path, name: str) -> Dataset:
     return from_array(checks.array(values, path.name), name=name, source=str(path))
 
 
-def read_npz(path: Path, name: str, label: str | None) -> Dataset:
+def read_npz(path: Path, name: str, roles: Roles) -> Dataset:
     """Arrays of a ``.npz`` file.
 
-    The data are the array named x, X, data or counts, or the only one that is not a label; the labels are the array
-    named y, labels or label, or the one that ``label`` names. With x_train and x_test (and y_train, y_test) the rows
-    of both are joined, training rows first, and the test rows are known as such.
+    The data are the array named x, X, data or counts, or the only one that has no other role; the labels are the array
+    named y, labels or label, or the one that ``roles`` names, as they name context and weights. With x_train and x_test
+    the rows of both are joined, training rows first, and the test rows are known as such; y then is y_train and y_test,
+    and so it is with any other name.
     """
     with open_npz(path) as arrays:
-        data_names, label_names, label_name = _choose_names(arrays.files, path, label)
-        data = [_member(arrays, member, path) for member in data_names]
-        given_labels = [_member(arrays, member, path) for member in label_names]
-    parts = [checks.array(part, f"{member} of {path.name}") for member, part in zip(data_names, data, strict=True)]
-    labels = None
-    if given_labels:
-        named = zip(label_names, given_labels, parts, strict=True)
-        labels = np.concatenate([checks.labels(y, len(x), f"{member} of {path.name}") for member, y, x in named])
-    test_rows = None
+        members, data, roles = _choose(arrays.files, path, roles)
+        parts = [checks.array(_member(arrays, member, path), f"{member} of {path.name}") for member in members[data]]
+        wanted = {given: [_member(arrays, member, path) for member in members[given]] for given in roles.needed}
+    labels, test_rows = None, None
+    if roles.label is not None:
+        pairs = zip(members[roles.label], wanted[roles.label], parts, strict=True)
+        labels = np.concatenate([checks.labels(y, len(x), f"{member} of {path.name}") for member, y, x in pairs])
     if len(parts) == 2:
-        checks.same_event(parts[1], parts[0].shape[1:], f"{data_names[1]} of {path.name}")
+        checks.same_event(parts[1], parts[0].shape[1:], f"{members[data][1]} of {path.name}")
         test_rows = np.arange(len(parts[0]), len(parts[0]) + len(parts[1]))
-    return from_array(
-        np.concatenate(parts) if len(parts) > 1 else parts[0],
-        name=name,
-        source=str(path),
-        labels=labels,
-        label_name=label_name,
-        test_rows=test_rows,
-    )
+    x = np.concatenate(parts) if len(parts) > 1 else parts[0]
+    dataset = from_array(x, name=name, source=str(path), labels=labels, label_name=roles.label, test_rows=test_rows)
+    found = {given: np.concatenate(values) if len(values) > 1 else values[0] for given, values in wanted.items()}
+    return replace(dataset, **roles.extras(found, len(x), path.name))
 
 
-def read_csv(path: Path, name: str, label: str | None) -> Dataset:
+def read_csv(path: Path, name: str, roles: Roles) -> Dataset:
     """A table of text, cells separated by the one of comma, semicolon and tab that its first line has most of.
 
     The first row is a header if none of its cells is a number, or if they count 0, 1, 2, … (which is how pandas
@@ -149,21 +146,39 @@ def read_csv(path: Path, name: str, label: str | None) -> Dataset:
         checks.Column(given or f"column_{column.name}", column.values, column.missing)
         for given, column in zip(names, columns, strict=True)
     ]
-    return from_columns(named, name=name, source=str(path), label=label, given=path.name)
+    return from_columns(named, name=name, source=str(path), roles=roles, given=path.name)
 
 
-def read_parquet(path: Path, name: str, label: str | None) -> Dataset:
-    """A table of a ``.parquet`` file; an index that pandas stored beside the data is left out."""
+def read_parquet(path: Path, name: str, roles: Roles) -> Dataset:
+    """The columns that are needed of a ``.parquet`` file; an index that pandas stored beside the data is left out."""
     import pyarrow.parquet as arrow_parquet
 
     with reading(path, "a Parquet file"), arrow_parquet.ParquetFile(path) as file:
-        table = file.read()
-        columns = [
-            _column(field, values)
-            for field, values in zip(table.column_names, table.columns, strict=True)
-            if not re.fullmatch(r"__index_level_\d+__", field)
-        ]
-    return from_columns(columns, name=name, source=str(path), label=label, given=path.name)
+        names = [field for field in file.schema_arrow.names if not re.fullmatch(r"__index_level_\d+__", field)]
+        if len(set(names)) == len(names):
+            roles = roles.among(names, path.name)
+            names = list(roles.needed)
+        table = file.read(columns=names)
+        columns = [_column(field, values) for field, values in zip(table.column_names, table.columns, strict=True)]
+    return from_columns(columns, name=name, source=str(path), roles=roles, given=path.name)
+
+
+def collected(frame: Any, roles: Roles, given: str) -> tuple[Any, Roles]:
+    """The columns of a polars lazy frame that are needed, streamed into a frame, and the roles with these named.
+
+    Raises:
+        InputError: a column is absent, or the query fails.
+    """
+    from polars import selectors
+
+    try:
+        roles = roles.among(frame.collect_schema().names(), given)
+        return frame.select(selectors.by_name(*roles.needed)).collect(engine="streaming"), roles
+    except InputError:
+        raise
+    except Exception as error:  # the query may hold code of the user's
+        reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        raise InputError(f"{given} cannot be collected ({reason})", "a lazy frame whose query runs") from error
 
 
 def _member(arrays: Any, name: str, path: Path) -> np.ndarray:
@@ -179,19 +194,17 @@ def _member(arrays: Any, name: str, path: Path) -> np.ndarray:
         ) from None
 
 
-def _choose_names(
-    names: Sequence[str], path: Path, label: str | None
-) -> tuple[tuple[str, ...], tuple[str, ...], str | None]:
-    """The names of the data arrays, of the label arrays that go with them, and of the labels as a whole."""
-    if {"x_train", "x_test"} <= set(names):
-        paired = {"y_train", "y_test"} <= set(names)
-        if label is not None and not (label == "y" and paired):
-            raise unknown_label(label, ["y"] if paired else [], path.name)
-        return ("x_train", "x_test"), ("y_train", "y_test") if paired else (), "y" if paired else None
-    if label is not None and label not in names:
-        raise unknown_label(label, names, path.name)
-    label_name = label or next((known for known in LABEL_NAMES if known in names), None)
-    candidates = [name for name in names if name != label_name]
+def _choose(names: Sequence[str], path: Path, roles: Roles) -> tuple[dict[str, tuple[str, ...]], str, Roles]:
+    """The arrays of each name (two where they are training and test rows), the name of the data, and the roles."""
+    paired = {"x_train", "x_test"} <= set(names)
+    stems = [name.removesuffix("_train") for name in names if name.endswith("_train")] if paired else []
+    pairs = {stem: (f"{stem}_train", f"{stem}_test") for stem in stems if f"{stem}_test" in names}
+    members: dict[str, tuple[str, ...]] = {**pairs} or {name: (name,) for name in names}
+    roles = roles.among_arrays([name for name in members if not paired or name != "x"], path.name)
+    if roles.label is None:
+        own = [name for name in LABEL_NAMES if name in members and name != roles.weight]
+        roles = replace(roles, label=own[0] if own else None)
+    candidates = ["x"] if paired else [name for name in members if name not in roles.needed]
     known = [name for name in candidates if name in DATA_NAMES]
     if len(known) != 1 and len(candidates) != 1:
         raise InputError(
@@ -199,7 +212,7 @@ def _choose_names(
             "one array, or data named " + ", ".join(DATA_NAMES) + " (or x_train and x_test)",
             "save the data under one of those names",
         )
-    return (known[0] if len(known) == 1 else candidates[0],), (label_name,) if label_name else (), label_name
+    return members, (known[0] if len(known) == 1 else candidates[0]), roles
 
 
 def _first_row(path: Path) -> tuple[list[str], int, str]:

@@ -20,14 +20,23 @@ LIKELIHOODS = {
     "categorical": "cells that are one of the classes 0, 1, 2, …",
     "continuous-bernoulli": "numbers from 0 to 1",
     "discretized-logistic": "levels of equal steps, such as 8-bit images",
+    "discretized-logistic-mixture": "the same, each cell a mixture of five",
     "gaussian": "real numbers, one σ learned per feature",
     "gaussian-fixed": "real numbers, σ given",
     "gaussian-shared": "real numbers, one σ learned for all features",
     "gaussian-predicted": "real numbers, σ predicted from the latents",
+    "laplace": "real numbers with exponential tails, one scale learned per feature",
+    "log-normal": "numbers above 0, skewed, one σ of the logarithm learned per feature",
     "negative-binomial": "counts without an upper end",
+    "ordinal": "cells that are one of the ordered levels 0, 1, 2, …",
+    "poisson": "counts whose variance is their mean",
+    "student-t": "real numbers with outliers, scale and degrees of freedom learned per feature",
+    "zero-inflated-negative-binomial": "counts with more zeros than a negative binomial has",
 }
 
 _MAX_CLASSES = 1024
+_GRIDS = ("discretized-logistic", "discretized-logistic-mixture")
+_COUNTS = ("negative-binomial", "poisson", "zero-inflated-negative-binomial")
 
 
 @final
@@ -35,8 +44,9 @@ _MAX_CLASSES = 1024
 class Choice:
     """A likelihood by name, why it was chosen, and what the data say about its arguments.
 
-    ``arguments`` holds ``trials`` (binomial), ``classes`` (categorical) or ``low``, ``high``, ``step`` (discretised
-    logistic), in the data's own units. ``binarise`` says that grey levels are drawn as 0 or 1.
+    ``arguments`` holds ``trials`` (binomial), ``classes`` (categorical), ``levels`` (ordinal) or ``low``, ``high``,
+    ``step`` (discretised logistic and its mixture), in the data's own units. ``binarise`` says that grey levels are
+    drawn as 0 or 1.
     """
 
     likelihood: str
@@ -120,24 +130,25 @@ def _arguments(dataset: Dataset, likelihood: str) -> dict[str, float]:
     x = dataset.x
     if likelihood == "binomial":
         return {"trials": dataset.trials or max(1, int(x.max()))}
-    if likelihood == "categorical":
+    if likelihood in ("categorical", "ordinal"):
         checks.support(x, Support(0, integer=True), likelihood, dataset.name)
-        classes = max(2, int(x.max()) + 1)
-        if classes > _MAX_CLASSES:
+        count = max(2, int(x.max()) + 1)
+        what, noun = ("classes", "class numbers") if likelihood == "categorical" else ("levels", "levels")
+        if count > _MAX_CLASSES:
             raise InputError(
-                f"{dataset.name} has values up to {classes - 1} for the categorical likelihood",
-                f"class numbers below {_MAX_CLASSES}",
+                f"{dataset.name} has values up to {count - 1} for the {likelihood} likelihood",
+                f"{noun} below {_MAX_CLASSES}",
                 "choose --likelihood negative-binomial for counts",
             )
-        return {"classes": classes}
-    if likelihood == "discretized-logistic":
+        return {what: count}
+    if likelihood in _GRIDS:
         if x.dtype == np.uint8:
             return {"low": 0.0, "high": 255.0, "step": 1.0}
-        return _levels(dataset)
+        return _levels(dataset, likelihood)
     return {}
 
 
-def _levels(dataset: Dataset) -> dict[str, float]:
+def _levels(dataset: Dataset, likelihood: str) -> dict[str, float]:
     x = dataset.x
     low, high = float(x.min()), float(x.max())
     step = float(resolution(torch.from_numpy(x.reshape(-1, 1)).double(), rows=x.size)[0])
@@ -151,7 +162,7 @@ def _levels(dataset: Dataset) -> dict[str, float]:
     if np.abs(position - np.round(position)).max() > 0.01:
         raise InputError(
             f"{dataset.name} has values off a grid of equal steps (smallest step {step:g})",
-            "levels of equal steps for the discretized-logistic likelihood",
+            f"levels of equal steps for the {likelihood} likelihood",
             "round the data or choose --likelihood gaussian",
         )
     return {"low": low, "high": high, "step": step}
@@ -164,12 +175,16 @@ def _support(likelihood: str, arguments: dict[str, float]) -> Support:
         return Support(0, arguments["trials"], integer=True)
     if likelihood == "categorical":
         return Support(0, arguments["classes"] - 1, integer=True)
-    if likelihood == "negative-binomial":
+    if likelihood == "ordinal":
+        return Support(0, arguments["levels"] - 1, integer=True)
+    if likelihood in _COUNTS:
         return Support(0, integer=True)
     if likelihood == "continuous-bernoulli":
         return Support(0, 1)
-    if likelihood == "discretized-logistic":
-        return Support(arguments["low"], arguments["high"])
+    if likelihood == "log-normal":
+        return Support(0, strict=True)
+    if likelihood in _GRIDS:
+        return Support.grid(arguments["low"], arguments["high"], arguments["step"])
     return Support()
 
 

@@ -3,48 +3,81 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch.utils.data import Dataset as Items
 
 from vaelid import checks
-from vaelid.data import images, readers
-from vaelid.data.dataset import Dataset, from_array, from_columns, unknown_label
+from vaelid.data import images, items, readers
+from vaelid.data.covariates import Covariates
+from vaelid.data.dataset import Dataset, from_array, from_columns, labelled
+from vaelid.data.roles import Roles
 from vaelid.errors import InputError, nearest
 
 ENDINGS = (".npy", ".npz", ".csv", ".csv.gz", ".parquet", ".zip")
-MEMORY = "memory"
+MEMORY, LOADER = "memory", "loader"  # sources that nothing but the run folder, or the caller, can give again
 
 
-def load(source: Any, *, label: str | None = None, name: str | None = None) -> Dataset:
+def load(
+    source: Any,
+    *,
+    label: str | None = None,
+    columns: str | Sequence[str] | None = None,
+    drop: str | Sequence[str] | None = None,
+    context: str | Sequence[str] | Covariates | None = None,
+    weight: str | None = None,
+    name: str | None = None,
+) -> Dataset:
     """Read data.
 
     Args:
         source: ``digits``; the path of a ``.npy .npz .csv .csv.gz .parquet`` file, of a folder or ``.zip`` of images;
-            a NumPy array, nested list, tensor, pandas or polars frame; or a `Dataset`, which is returned as it is.
+            a NumPy array, nested list, tensor, pandas or polars frame; a polars lazy frame, of which only the columns
+            that are needed are collected; a map-style PyTorch ``Dataset``, which is read once into memory; or a
+            `vaelid.data.Dataset`, which is returned as it is.
         label: the column (tables) or array (``.npz``) to take as labels rather than as data.
+        columns: the columns of a table that are data, in this order; by default all without another role.
+        drop: columns of a table that are no data.
+        context: what a conditional model is given: columns of a table, arrays of a ``.npz``, or the labels of images by
+            their name (``digit``, ``folder``). `Covariates` of an earlier data set encode new rows as they did those.
+        weight: the column or array with the weight of each row.
         name: what runs on these data are named after; by default the built-in name or the stem of the file.
 
-    Floats are held as float32 and integers as integers, see `vaelid.data.dataset.from_array`.
+    A column may be label and context at once; label, context and weight are never data. Floats are held as float32 and
+    integers as integers, see `vaelid.data.dataset.from_array`.
 
     Raises:
         InputTypeError: a source of another type, text or objects among the data.
         InputError: everything else that keeps the source from being data, in one line.
     """
+    return read(source, Roles.of(label, columns, drop, context, weight), name)
+
+
+def read(source: Any, roles: Roles, name: str | None = None) -> Dataset:
+    """What `load` reads, for ``roles`` that are resolved."""
     if isinstance(source, Dataset):
+        if roles != Roles(label=roles.label):
+            raise InputError(
+                f"{source.name} is a data set already, and beside it columns, context or weight",
+                "these where the data are read",
+                "give them to the load that makes the data set",
+            )
         return source
     if isinstance(source, (str, Path)):
-        dataset = _built_in(source, name) or _from_path(source, label, name)
-    elif checks.is_frame(source):
+        return _built_in(source, roles, name) or _from_path(source, roles, name)
+    title = _safe(name or MEMORY)
+    if checks.is_frame(source) or checks.is_lazy(source):
         given = name or "the frame"
-        columns = checks.frame_columns(source)
-        return from_columns(columns, name=_safe(name or MEMORY), source=MEMORY, label=label, given=given)
-    else:
-        dataset = from_array(checks.array(source, name or "x"), name=_safe(name or MEMORY), source=MEMORY)
-    if label is not None and label != dataset.label_name:
-        raise unknown_label(label, [dataset.label_name] if dataset.label_name else [], dataset.name)
-    return dataset
+        if checks.is_lazy(source):
+            source, roles = readers.collected(source, roles, given)
+        return from_columns(checks.frame_columns(source), name=title, source=MEMORY, roles=roles, given=given)
+    if isinstance(source, Items):
+        return labelled(items.read_items(source, title, name or "the Dataset"), roles)
+    items.refuse_loader(source)
+    return labelled(from_array(checks.array(source, name or "x"), name=title, source=MEMORY), roles)
 
 
 def digits(name: str = "digits") -> Dataset:
@@ -63,28 +96,29 @@ def digits(name: str = "digits") -> Dataset:
 BUILT_IN = {"digits": digits}
 
 
-def _built_in(source: str | Path, name: str | None) -> Dataset | None:
+def _built_in(source: str | Path, roles: Roles, name: str | None) -> Dataset | None:
     made = BUILT_IN.get(source) if isinstance(source, str) else None
-    return made(_safe(name or str(source))) if made else None
+    return labelled(made(_safe(name or str(source))), roles) if made else None
 
 
-def _from_path(source: str | Path, label: str | None, name: str | None) -> Dataset:
+def _from_path(source: str | Path, roles: Roles, name: str | None) -> Dataset:
     path = Path(source).expanduser().absolute()
     ending = _ending(path)
     stem = _safe(name or (path.name.removesuffix(path.name[-len(ending) :]) if ending else path.name))
     with readers.reading(path, "a file or a folder"):
         _check_path(source, path, ending)
-    if ending is None:
-        return images.read_folder(path, stem)
-    if ending == ".npy":
-        return readers.read_npy(path, stem)
-    if ending == ".npz":
-        return readers.read_npz(path, stem, label)
-    if ending == ".parquet":
-        return readers.read_parquet(path, stem, label)
-    if ending == ".zip":
-        return images.read_zip(path, stem)
-    return readers.read_csv(path, stem, label)
+    match ending:
+        case None:
+            return labelled(images.read_folder(path, stem), roles)
+        case ".zip":
+            return labelled(images.read_zip(path, stem), roles)
+        case ".npy":
+            return labelled(readers.read_npy(path, stem), roles)
+        case ".npz":
+            return readers.read_npz(path, stem, roles)
+        case ".parquet":
+            return readers.read_parquet(path, stem, roles)
+    return readers.read_csv(path, stem, roles)
 
 
 def _check_path(source: str | Path, path: Path, ending: str | None) -> None:

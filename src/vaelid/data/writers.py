@@ -17,12 +17,14 @@ import numpy as np
 from PIL import Image
 
 from vaelid import files
+from vaelid.data.covariates import Covariates
 from vaelid.data.dataset import Dataset
 from vaelid.data.readers import open_npz
 from vaelid.errors import InputError, RunError
 
 TABLE_ENDINGS = (".csv", ".parquet", ".npy", ".npz")
 
+_CONTEXTS = "contexts.csv"
 _GAP = 2
 _MIN_TILE = 32
 _CHANNELS = (1, 3, 4)
@@ -31,6 +33,8 @@ _CHANNELS = (1, 3, 4)
 def save_arrays(dataset: Dataset, path: Path | str) -> None:
     """Store a data set as one ``.npz`` without pickle, so that a run can go on where the data were in memory."""
     fields = {name: getattr(dataset, name) for name in Dataset.__dataclass_fields__}
+    if dataset.covariates is not None:
+        fields["covariates"] = dataset.covariates.to_json()
     arrays = {name: np.asarray(value) for name, value in fields.items() if value is not None}
     _write(Path(path), lambda temporary: _savez(temporary, arrays))
 
@@ -44,13 +48,15 @@ def load_arrays(path: Path | str) -> Dataset:
     path = Path(path)
     with open_npz(path) as arrays:
         fields: dict[str, Any] = {name: arrays[name] for name in arrays.files if name in Dataset.__dataclass_fields__}
-        for name in ("name", "source", "kind", "label_name"):
+        for name in ("name", "source", "kind", "label_name", "weight_name"):
             if name in fields:
                 fields[name] = str(fields[name])
         if "trials" in fields:
             fields["trials"] = int(fields["trials"])
         if "columns" in fields:
             fields["columns"] = tuple(fields["columns"].tolist())
+        if "covariates" in fields:
+            fields["covariates"] = Covariates.from_json(str(fields["covariates"]))
         missing = {"name", "source", "kind", "x", "row_id"} - set(fields)
         if missing:
             raise InputError(f"{path} lacks {', '.join(sorted(missing))}", "the data stored in a run folder")
@@ -91,11 +97,13 @@ def write_table(
     *,
     array: str = "x",
     names: Sequence[str] | None = None,
+    beside: Mapping[str, np.ndarray] | None = None,
 ) -> None:
     """Write one row of results per row of data.
 
     ``.csv`` and ``.parquet`` hold a column ``id`` (``row_id`` if the data have an ``id`` of their own) and then the
     values, flattened to columns; ``.npz`` holds ``id`` and the values as they are; ``.npy`` the values alone.
+    Columns ``beside`` the values stand after them, except in ``.npy``.
 
     Args:
         path: where to; the ending says how.
@@ -103,6 +111,7 @@ def write_table(
         ids: the rows' numbers in their source, (rows,).
         array: what an array is called: ``array`` in ``.npz``, and columns ``array0``, ``array1``, ….
         names: names for an array's columns instead of those.
+        beside: further columns, (rows,) each.
 
     Raises:
         InputError: see `check_table_path`. RunError: the disk fills or fails.
@@ -114,18 +123,22 @@ def write_table(
         _write(path, lambda temporary: np.save(temporary, whole, allow_pickle=False))
         return
     if ending == ".npz":
-        arrays = {array: values} if isinstance(values, np.ndarray) else dict(values)
+        arrays = _joined({array: values} if isinstance(values, np.ndarray) else values, beside)
         _write(path, lambda temporary: _savez(temporary, {_id_name(arrays): ids, **arrays}))
         return
     columns = _flat_columns(values, array, names) if isinstance(values, np.ndarray) else dict(values)
+    columns = _joined(columns, beside)
     _write(path, lambda temporary: _write_columns(temporary, {_id_name(columns): ids, **columns}, ending))
 
 
-def write_images(path: Path | str, x: np.ndarray, *, scale: float = 255.0) -> None:
+def write_images(
+    path: Path | str, x: np.ndarray, *, scale: float = 255.0, beside: Mapping[str, np.ndarray] | None = None
+) -> None:
     """Write images (rows, channels, height, width) with values from 0 (black) to ``scale`` (white).
 
     A path that ends in ``.png`` gets one picture with all of them as tiles, small images magnified; any other path
-    becomes a folder of ``00000.png``, ``00001.png``, ….
+    becomes a folder of ``00000.png``, ``00001.png``, …. Columns ``beside`` the images, (rows,) each, become a table:
+    ``contexts.csv`` in the folder, with a column ``file``, or at `table_beside` the picture, with a column ``tile``.
 
     Raises:
         InputError: not images; see also `check_images_path`. RunError: the disk fills or fails.
@@ -135,20 +148,31 @@ def write_images(path: Path | str, x: np.ndarray, *, scale: float = 255.0) -> No
     path = check_images_path(path)
     levels = np.clip(np.rint(np.asarray(x, np.float64) * (255 / scale)), 0, 255).astype(np.uint8)
     tiles = levels.transpose(0, 2, 3, 1)
-    if path.suffix:
-        _write(path, lambda temporary: _image(_grid(tiles)).save(temporary, format="PNG"))
-    else:
-        _write_folder(path, tiles)
+    if not path.suffix:
+        _write_folder(path, tiles, beside)
+        return
+    if beside:
+        table = _joined({"tile": np.arange(len(tiles))}, beside)
+        _write(table_beside(path), lambda temporary: _write_columns(temporary, table, ".csv"))
+    _write(path, lambda temporary: _image(_grid(tiles)).save(temporary, format="PNG"))
 
 
-def _write_folder(path: Path, tiles: np.ndarray) -> None:
+def table_beside(path: Path) -> Path:
+    """Where the table goes that belongs to images at ``path``: into the folder, or beside the one picture."""
+    return path.with_name(f"{path.stem}.{_CONTEXTS}") if path.suffix else path / _CONTEXTS
+
+
+def _write_folder(path: Path, tiles: np.ndarray, beside: Mapping[str, np.ndarray] | None) -> None:
     digits = max(5, len(str(len(tiles) - 1)))
     with _failing(path):
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         temporary.mkdir()
         try:
-            for index, tile in enumerate(tiles):
-                _image(tile).save(temporary / f"{index:0{digits}d}.png")
+            names = [f"{index:0{digits}d}.png" for index in range(len(tiles))]
+            for name, tile in zip(names, tiles, strict=True):
+                _image(tile).save(temporary / name)
+            if beside:
+                _write_columns(temporary / _CONTEXTS, _joined({"file": np.array(names)}, beside), ".csv")
             os.replace(temporary, path)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -230,6 +254,16 @@ def _flat_columns(values: np.ndarray, array: str, names: Sequence[str] | None) -
     flat = values.reshape(len(values), -1)
     names = names if names is not None else [f"{array}{index}" for index in range(flat.shape[1])]
     return dict(zip(names, flat.T, strict=True))
+
+
+def _joined(columns: Mapping[str, np.ndarray], beside: Mapping[str, np.ndarray] | None) -> dict[str, np.ndarray]:
+    """Columns with others beside them; an underscore is put behind a name that is taken."""
+    joined = dict(columns)
+    for name, column in (beside or {}).items():
+        while name in joined:
+            name += "_"
+        joined[name] = column
+    return joined
 
 
 def _id_name(names: Iterable[str]) -> str:

@@ -2,9 +2,11 @@
 
 from vaelid.distributions.base import Distribution
 from vaelid.distributions.continuous import ContinuousBernoulli, Normal
-from vaelid.distributions.counts import Bernoulli, Binomial, Categorical, NegativeBinomial
+from vaelid.distributions.counts import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
 from vaelid.distributions.divergence import has_kl, kl_cells
-from vaelid.distributions.pixels import DiscretizedLogistic
+from vaelid.distributions.finite import Bernoulli, Binomial, Categorical, Ordinal
+from vaelid.distributions.heavy_tails import Laplace, LogNormal, StudentT
+from vaelid.distributions.pixels import DiscretizedLogistic, DiscretizedLogisticMixture
 
 __all__ = [
     "Bernoulli",
@@ -12,9 +14,16 @@ __all__ = [
     "Categorical",
     "ContinuousBernoulli",
     "DiscretizedLogistic",
+    "DiscretizedLogisticMixture",
     "Distribution",
+    "Laplace",
+    "LogNormal",
     "NegativeBinomial",
     "Normal",
+    "Ordinal",
+    "Poisson",
+    "StudentT",
+    "ZeroInflatedNegativeBinomial",
     "has_kl",
     "kl_cells",
 ]

@@ -21,9 +21,11 @@ class Distribution(abc.ABC):
     Attributes:
         event_dims: how many trailing dimensions of x make one event; 0 leaves every cell an event of its own.
         discrete: whether log p is with respect to counting measure (True) or Lebesgue measure (False).
+        inside: a value with mass or density whatever the parameters; it stands in cells that were not observed.
     """
 
     discrete: ClassVar[bool]
+    inside: ClassVar[float] = 0.0
     event_dims: int = field(default=1, kw_only=True)
 
     @abc.abstractmethod
@@ -62,7 +64,7 @@ class Distribution(abc.ABC):
         """
         if mask is None:
             return self._sum(self.cell_log_prob(x))
-        cells = self.cell_log_prob(torch.where(mask, x, 0))
+        cells = self.cell_log_prob(torch.where(mask, x, self.inside))
         return self._sum(torch.where(mask, cells, 0))
 
     @final

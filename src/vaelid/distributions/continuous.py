@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from vaelid.distributions.base import Distribution
-
-_HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
+from vaelid.distributions.special import HALF_LOG_2PI
 
 
 @final
@@ -64,7 +63,7 @@ class Normal(Distribution):
         return (z - self.loc) / self.scale
 
     def _log_density(self, u: Tensor) -> Tensor:
-        return -0.5 * u.square() - (self.scale.log() + _HALF_LOG_2PI)
+        return -0.5 * u.square() - (self.scale.log() + HALF_LOG_2PI)
 
 
 @final

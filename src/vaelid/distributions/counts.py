@@ -1,8 +1,7 @@
-"""Masses on whole numbers: Bernoulli, binomial, categorical, negative binomial."""
+"""Masses on all whole numbers: Poisson, negative binomial, zero-inflated negative binomial."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar, final
 
@@ -12,148 +11,59 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from vaelid.distributions.base import Distribution
-
-_HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class Bernoulli(Distribution):
-    """Bernoulli cells, x in {0, 1}: log p = log sigmoid(±logits), with + where x is 1."""
-
-    logits: Tensor
-    discrete: ClassVar[bool] = True
-
-    def cell_log_prob(self, x: Tensor) -> Tensor:
-        """log sigmoid(±logits)."""
-        # As fast as binary_cross_entropy_with_logits, and x, which is small, is never expanded over samples.
-        return logsigmoid((2 * x - 1) * self.logits)
-
-    @property
-    def mean(self) -> Tensor:
-        """p₁ = sigmoid(logits)."""
-        return torch.sigmoid(self.logits)
-
-    @property
-    def variance(self) -> Tensor:
-        """p₁ (1 − p₁)."""
-        return torch.sigmoid(self.logits) * torch.sigmoid(-self.logits)
-
-    def cdf(self, x: Tensor) -> Tensor:
-        """1 − p₁ for 0 ≤ x < 1."""
-        return torch.where(x < 0, 0, torch.where(x < 1, torch.sigmoid(-self.logits), 1))
-
-    def icdf(self, u: Tensor) -> Tensor:
-        """1 where u > 1 − p₁, else 0."""
-        return (u > torch.sigmoid(-self.logits)).to(self.logits.dtype)
+from vaelid.distributions.special import HALF_LOG_2PI, stirling_error
 
 
 @final
 @dataclass(frozen=True, eq=False)
-class Binomial(Distribution):
-    """Binomial cells, x whole in 0 … trials: log p = log C(trials, x) + x log p₁ + (trials − x) log(1 − p₁).
+class Poisson(Distribution):
+    """Poisson cells, x = 0, 1, …, with mean and variance μ = exp(log_mean): log p = x log μ − μ − log x!.
 
-    p₁ = sigmoid(logits). `cdf` and `icdf` hold a table of the trials + 1 masses of every cell.
+    For x > 0, with Stirling's error δ and t = log x − log μ, log p = −½ log(2πx) − δ(x) − x (t + e^(−t) − 1), whose
+    last term is 0 at x = μ. Source: Loader 2000, "Fast and accurate computation of binomial probabilities".
+
+    `cdf` and `icdf` go through SciPy on the CPU, without gradients: PyTorch's incomplete gamma function is right to
+    nine digits only.
     """
 
-    logits: Tensor
-    trials: int
+    log_mean: Tensor
     discrete: ClassVar[bool] = True
 
     def cell_log_prob(self, x: Tensor) -> Tensor:
         """log mass of every cell, nats."""
-        choose = self.logits.new_tensor(_log_choose(self.trials))[x.long()]
-        return choose + x * logsigmoid(self.logits) + (self.trials - x) * logsigmoid(-self.logits)
+        count = torch.where(x > 0, x, 1)
+        t = count.log() - self.log_mean
+        deviance = count * (t + torch.expm1(-t))
+        many = -0.5 * count.log() - HALF_LOG_2PI - stirling_error(count) - deviance
+        return torch.where(x > 0, many, -self.log_mean.exp())
 
     @property
     def mean(self) -> Tensor:
-        """trials · p₁."""
-        return self.trials * torch.sigmoid(self.logits)
+        """μ."""
+        return self.log_mean.exp()
 
     @property
     def variance(self) -> Tensor:
-        """trials · p₁ (1 − p₁)."""
-        return self.trials * torch.sigmoid(self.logits) * torch.sigmoid(-self.logits)
+        """μ."""
+        return self.log_mean.exp()
 
     def cdf(self, x: Tensor) -> Tensor:
-        """Σ over k ≤ x of p(k)."""
-        return self._table().cdf(x)
+        """Regularised incomplete gamma function Q(⌊x⌋ + 1, μ)."""
+        from scipy.special import gammaincc
+
+        count, mean = self._arrays(x)
+        return self.log_mean.new_tensor(np.where(count < 0, 0, gammaincc(np.floor(np.maximum(count, 0)) + 1, mean)))
 
     def icdf(self, u: Tensor) -> Tensor:
-        """The smallest level whose cumulated mass reaches u."""
-        return self._table().icdf(u)
+        """SciPy's quantile."""
+        from scipy.stats import poisson
 
-    def _table(self) -> Categorical:
-        """The same masses, (*cells, trials + 1)."""
-        levels = torch.arange(self.trials + 1, dtype=self.logits.dtype, device=self.logits.device)
-        return Categorical(Binomial(self.logits.unsqueeze(-1), self.trials).cell_log_prob(levels))
+        return self.log_mean.new_tensor(poisson.ppf(*self._arrays(u)))
 
-
-def _log_choose(trials: int) -> list[float]:
-    """log C(trials, k) for k = 0 … trials."""
-    factorial = [math.lgamma(k + 1) for k in range(trials + 1)]
-    return [factorial[trials] - factorial[k] - factorial[trials - k] for k in range(trials + 1)]
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class Categorical(Distribution):
-    """Categorical cells: x holds the code 0 … classes − 1, as a float or an integer.
-
-    ``logits`` has one trailing dimension more than x: (sample, batch, *event, classes). Moments are those of the code.
-    """
-
-    logits: Tensor
-    discrete: ClassVar[bool] = True
-
-    def cell_log_prob(self, x: Tensor) -> Tensor:
-        """logits[x] − logsumexp(logits)."""
-        return _pick(torch.log_softmax(self.logits, dim=-1), x.long())
-
-    @property
-    def probs(self) -> Tensor:
-        """Probability of every class, shape (sample, batch, *event, classes)."""
-        return torch.softmax(self.logits, dim=-1)
-
-    @property
-    def point(self) -> Tensor:
-        """The mode: a mean of codes names no class."""
-        return self.mode
-
-    @property
-    def mode(self) -> Tensor:
-        """The likeliest code of every cell, as a float."""
-        return self.logits.argmax(dim=-1).to(self.logits.dtype)
-
-    @property
-    def mean(self) -> Tensor:
-        """Σ k p(k)."""
-        return (self.probs * self._codes()).sum(-1)
-
-    @property
-    def variance(self) -> Tensor:
-        """Σ (k − mean)² p(k)."""
-        return (self.probs * (self._codes() - self.mean.unsqueeze(-1)).square()).sum(-1)
-
-    def cdf(self, x: Tensor) -> Tensor:
-        """Σ over k ≤ x of p(k)."""
-        last = self.logits.shape[-1] - 1
-        total = _pick(self.probs.cumsum(-1), x.clamp(0, last).long())
-        return torch.where(x < 0, 0, torch.where(x >= last, 1, total))
-
-    def icdf(self, u: Tensor) -> Tensor:
-        """The smallest code whose cumulated mass reaches u."""
-        total = self.probs.cumsum(-1)[..., :-1]
-        return (u.unsqueeze(-1) > total).sum(-1).to(self.logits.dtype)
-
-    def _codes(self) -> Tensor:
-        return torch.arange(self.logits.shape[-1], dtype=self.logits.dtype, device=self.logits.device)
-
-
-def _pick(table: Tensor, index: Tensor) -> Tensor:
-    """``table[..., index]`` for every cell: table (*cells, classes), index (*cells), broadcast."""
-    shape = torch.broadcast_shapes(table.shape[:-1], index.shape)  # type: ignore[no-untyped-call]
-    return table.expand(*shape, -1).gather(-1, index.expand(shape).unsqueeze(-1)).squeeze(-1)
+    def _arrays(self, x: Tensor) -> tuple[np.ndarray, ...]:
+        """x and μ in float64 on the CPU."""
+        x, log_mean = (part.detach().cpu().double() for part in (x, self.log_mean))
+        return x.numpy(), log_mean.exp().numpy()
 
 
 @final
@@ -186,8 +96,8 @@ class NegativeBinomial(Distribution):
         low, high = torch.where(above, mu, count), torch.where(above, count, mu)
         ratio = (high - low) / low / (1 + high / r)
         deviance = count * torch.log1p(ratio) - r * torch.log1p((high - low) / (r + low))
-        logs = 0.5 * (self.log_concentration - count.log() - total.log()) - _HALF_LOG_2PI
-        errors = _stirling_error(total) - _stirling_error(count) - _stirling_error(r)
+        logs = 0.5 * (self.log_concentration - count.log() - total.log()) - HALF_LOG_2PI
+        errors = stirling_error(total) - stirling_error(count) - stirling_error(r)
         return torch.where(x > 0, logs + errors - torch.where(above, deviance, -deviance), at_zero)
 
     @property
@@ -227,11 +137,49 @@ class NegativeBinomial(Distribution):
         return self.log_mean.new_tensor(array)
 
 
-def _stirling_error(n: Tensor) -> Tensor:
-    """δ(n) = log n! − log(√(2πn) nⁿ e⁻ⁿ): by lgamma below 10, from there by Stirling's series."""
-    small = n < 10
-    few, many = torch.where(small, n, 1), torch.where(small, 10, n)
-    exact = torch.lgamma(few + 1) - (few + 0.5) * few.log() + few - _HALF_LOG_2PI
-    square = many.square().reciprocal()
-    series = (1 / 12 - square * (1 / 360 - square * (1 / 1260 - square * (1 / 1680 - square / 1188)))) / many
-    return torch.where(small, exact, series)
+@final
+@dataclass(frozen=True, eq=False)
+class ZeroInflatedNegativeBinomial(Distribution):
+    """A count that is 0 with probability π = sigmoid(dropout) and else negative binomial, with mean μ and r as there.
+
+    log p(0) = log(π + (1 − π) NB(0)), and log p(x) = log(1 − π) + log NB(x) for x > 0.
+
+    Source: Lopez et al. 2018, "Deep generative modeling for single-cell transcriptomics". `cdf` and `icdf` go through
+    SciPy on the CPU, as `NegativeBinomial`'s do.
+    """
+
+    log_mean: Tensor
+    log_concentration: Tensor
+    dropout: Tensor
+    discrete: ClassVar[bool] = True
+
+    def cell_log_prob(self, x: Tensor) -> Tensor:
+        """log mass of every cell, nats."""
+        counted = logsigmoid(-self.dropout) + self._counts.cell_log_prob(x)
+        return torch.where(x > 0, counted, torch.logaddexp(logsigmoid(self.dropout), counted))
+
+    @property
+    def mean(self) -> Tensor:
+        """(1 − π) μ."""
+        return torch.sigmoid(-self.dropout) * self.log_mean.exp()
+
+    @property
+    def variance(self) -> Tensor:
+        """(1 − π) (μ + μ²/r + π μ²)."""
+        extra = torch.sigmoid(self.dropout) * (2 * self.log_mean).exp()
+        return torch.sigmoid(-self.dropout) * (self._counts.variance + extra)
+
+    def cdf(self, x: Tensor) -> Tensor:
+        """π + (1 − π) · the negative binomial's."""
+        total = torch.sigmoid(self.dropout) + torch.sigmoid(-self.dropout) * self._counts.cdf(x)
+        return torch.where(x < 0, 0, total)
+
+    def icdf(self, u: Tensor) -> Tensor:
+        """0 up to u = π, then the negative binomial's quantile of (u − π) / (1 − π)."""
+        rest = (u - torch.sigmoid(self.dropout)) / torch.sigmoid(-self.dropout)
+        inside = rest > 0
+        return torch.where(inside, self._counts.icdf(torch.where(inside, rest, 0.5)), 0)
+
+    @property
+    def _counts(self) -> NegativeBinomial:
+        return NegativeBinomial(self.log_mean, self.log_concentration)

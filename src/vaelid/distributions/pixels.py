@@ -1,8 +1,8 @@
-"""Masses on equally spaced levels: the discretised logistic."""
+"""Masses on equally spaced levels: the discretised logistic, and mixtures of it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, final
 
 import torch
@@ -42,6 +42,12 @@ class DiscretizedLogistic(Distribution):
         return torch.where(last, 0, below) + torch.where(first, 0, above) + torch.where(first | last, 0, width)
 
     @property
+    def log_probs(self) -> Tensor:
+        """Log mass of every level, shape (sample, batch, *event, levels), nats."""
+        cells = replace(self, loc=self.loc.unsqueeze(-1), log_scale=self.log_scale.unsqueeze(-1))
+        return cells.cell_log_prob(_levels(self.loc, self.low, self.high, self.step))
+
+    @property
     def mean(self) -> Tensor:
         """Σ level · p(level)."""
         return self._moments()[0]
@@ -56,15 +62,15 @@ class DiscretizedLogistic(Distribution):
         level = torch.floor((x - self.low) / self.step + 1e-3)  # what rounding put just below a level is that level
         edge = self.low + self.step * (level + 0.5)
         inside = torch.sigmoid((edge - self.loc) / self.log_scale.exp())
-        return torch.where(level < 0, 0, torch.where(level < self._levels, inside, 1))
+        return torch.where(level < 0, 0, torch.where(level < self._steps, inside, 1))
 
     def icdf(self, u: Tensor) -> Tensor:
         """The smallest level whose bin's upper edge reaches loc + scale · logit(u)."""
         edge = self.loc + self.log_scale.exp() * torch.logit(u) - self.step / 2
-        return self.low + self.step * torch.ceil((edge - self.low) / self.step).clamp(0, self._levels)
+        return self.low + self.step * torch.ceil((edge - self.low) / self.step).clamp(0, self._steps)
 
     @property
-    def _levels(self) -> int:
+    def _steps(self) -> int:
         """Number of levels after the first."""
         return round((self.high - self.low) / self.step)
 
@@ -76,13 +82,86 @@ class DiscretizedLogistic(Distribution):
         nothing of the size of cells × levels is stored.
         """
         scale = self.log_scale.exp()
-        centre = ((self.loc.detach() - self.low) / self.step).round().clamp(0, self._levels)
+        centre = ((self.loc.detach() - self.low) / self.step).round().clamp(0, self._steps)
         first = torch.zeros_like(self.loc + scale)
         second = torch.zeros_like(first)
-        for k in range(1, self._levels + 1):
+        for k in range(1, self._steps + 1):
             weight = 2 * (k - centre) - 1
             sign = weight.sign()
             tail = torch.sigmoid(sign * (self.loc - (self.low + self.step * (k - 0.5))) / scale)
             first = first + sign * tail
             second = second + weight.abs() * tail
         return self.low + self.step * (centre + first), self.step**2 * (second - first.square())
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class DiscretizedLogisticMixture(Distribution):
+    """A mixture of discretised logistics in every cell: p(x) = Σ_j w_j p_j(x), w = softmax(logits).
+
+    ``logits``, ``loc`` and ``log_scale`` have one trailing dimension more than x: (sample, batch, *event, components).
+    The cells (pixels and their channels) are independent given the parameters.
+
+    Source: Salimans et al. 2017, "PixelCNN++", without its coupling of colour channels; the bins are those of
+    `DiscretizedLogistic`.
+    """
+
+    logits: Tensor
+    loc: Tensor
+    log_scale: Tensor
+    low: float = 0.0
+    high: float = 255.0
+    step: float = 1.0
+    discrete: ClassVar[bool] = True
+
+    def cell_log_prob(self, x: Tensor) -> Tensor:
+        """log Σ_j w_j p_j(x) of every cell, nats."""
+        parts = torch.log_softmax(self.logits, dim=-1) + self._parts.cell_log_prob(x.unsqueeze(-1))
+        return parts.logsumexp(-1)
+
+    @property
+    def log_probs(self) -> Tensor:
+        """Log mass of every level, shape (sample, batch, *event, levels), nats."""
+        logits, loc, log_scale = (part.unsqueeze(-2) for part in (self.logits, self.loc, self.log_scale))
+        cells = replace(self, logits=logits, loc=loc, log_scale=log_scale)
+        return cells.cell_log_prob(_levels(self.loc, self.low, self.high, self.step))
+
+    @property
+    def mean(self) -> Tensor:
+        """Σ_j w_j mean_j."""
+        return (self._weights * self._parts.mean).sum(-1)
+
+    @property
+    def variance(self) -> Tensor:
+        """Σ_j w_j (variance_j + (mean_j − mean)²)."""
+        mean, variance = self._parts._moments()
+        centre = (self._weights * mean).sum(-1, keepdim=True)
+        return (self._weights * (variance + (mean - centre).square())).sum(-1)
+
+    def cdf(self, x: Tensor) -> Tensor:
+        """Σ_j w_j cdf_j(x)."""
+        return (self._weights * self._parts.cdf(x.unsqueeze(-1))).sum(-1)
+
+    def icdf(self, u: Tensor) -> Tensor:
+        """The smallest level whose cumulated mass reaches u, by bisection among the levels."""
+        last = self._parts._steps
+        below = torch.full_like(u + self.logits[..., 0], -1)  # a level that does not reach u, and one that does
+        reaches = torch.full_like(below, last)
+        for _ in range(last.bit_length()):
+            middle = torch.floor((below + reaches) / 2)
+            enough = self.cdf(self.low + self.step * middle) >= u
+            below, reaches = torch.where(enough, below, middle), torch.where(enough, middle, reaches)
+        return self.low + self.step * reaches
+
+    @property
+    def _weights(self) -> Tensor:
+        return torch.softmax(self.logits, dim=-1)
+
+    @property
+    def _parts(self) -> DiscretizedLogistic:
+        return DiscretizedLogistic(self.loc, self.log_scale, self.low, self.high, self.step)
+
+
+def _levels(like: Tensor, low: float, high: float, step: float) -> Tensor:
+    """low, low + step … high, (levels,)."""
+    return low + step * torch.arange(round((high - low) / step) + 1, dtype=like.dtype, device=like.device)

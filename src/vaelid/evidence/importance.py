@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from vaelid import checks
-from vaelid.distributions import has_kl, kl_cells
 from vaelid.model import VAE, evaluating
 from vaelid.random import Key
+from vaelid.transports import has_kl, kl_cells
 from vaelid.types import Batch
 
 DECODER_ROWS = 4096  # decoder rows per pass: large enough for fast matrix products, small enough for the cache
@@ -103,7 +103,7 @@ def _rows(model: VAE, batch: Batch, samples: int, key: Key) -> tuple[Tensor | No
     p: Any = problem.prior
     kl = kl_cells(q, p).double() if has_kl(q, p) else None
     rate = -gap / samples if kl is None else kl.sum(-1)
-    centre, _ = q.push(torch.zeros(1, batch.rows, problem.noise_size, dtype=batch.x.dtype, device=batch.x.device))
+    centre, _ = q.push(torch.zeros(1, batch.rows, problem.noise_size, dtype=model.dtype, device=batch.x.device))
     return (
         peak + (first / samples).log(),
         ((1 / ess - 1 / samples).clamp(min=0) * (samples / (samples - 1) if samples > 1 else math.nan)).sqrt(),

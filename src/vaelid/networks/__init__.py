@@ -7,5 +7,6 @@ heads along the first event dimension. With ``context`` > 0 it is called as ``ne
 from vaelid.networks.call import call
 from vaelid.networks.convolutional import ConvDecoder, ConvEncoder
 from vaelid.networks.dense import MLP
+from vaelid.networks.residual import Residual
 
-__all__ = ["MLP", "ConvDecoder", "ConvEncoder", "call"]
+__all__ = ["MLP", "ConvDecoder", "ConvEncoder", "Residual", "call"]

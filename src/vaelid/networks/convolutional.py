@@ -7,8 +7,10 @@ from typing import final
 
 from torch import Tensor, nn
 
+from vaelid import checks
 from vaelid.errors import InputError
 from vaelid.networks.dense import join
+from vaelid.networks.residual import Block
 from vaelid.parts import part
 
 
@@ -27,6 +29,12 @@ def _sizes(event_shape: tuple[int, ...], levels: int) -> list[tuple[int, int]]:
     return sizes
 
 
+def _blocks(channels: int, depth: int) -> nn.Sequential:
+    """``depth`` residual blocks of 3×3 convolutions; none is the identity."""
+    pairs = ([nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2)] for _ in range(depth))
+    return nn.Sequential(*(Block(first, second, depth) for first, second in pairs))
+
+
 @final
 @part("networks.ConvEncoder")
 class ConvEncoder(nn.Module):
@@ -39,6 +47,7 @@ class ConvEncoder(nn.Module):
         channels: channels of each level.
         hidden: width of the dense layer.
         context: number of observed covariates appended before the dense layer.
+        depth: residual blocks per level, before its GELU.
     """
 
     def __init__(
@@ -49,14 +58,16 @@ class ConvEncoder(nn.Module):
         channels: tuple[int, ...] = (32, 64),
         hidden: int = 256,
         context: int = 0,
+        depth: int = 0,
     ) -> None:
         super().__init__()
         self.event_shape, self.latent, self.heads = tuple(event_shape), latent, heads
         self.channels, self.hidden, self.context = tuple(channels), hidden, context
+        self.depth = checks.positive_int(depth, "the depth", minimum=0)
         height, width = _sizes(self.event_shape, len(self.channels))[-1]
         layers: list[nn.Module] = []
         for before, after in itertools.pairwise((self.event_shape[0], *self.channels)):
-            layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.GELU()]
+            layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), *_blocks(after, depth), nn.GELU()]
         self.convolutions = nn.Sequential(*layers)
         self.dense = nn.Sequential(
             nn.Linear(self.channels[-1] * height * width + context, hidden),
@@ -82,6 +93,7 @@ class ConvDecoder(nn.Module):
         channels: channels of each level, finest first, as in `ConvEncoder`.
         hidden: width of the dense layer.
         context: number of observed covariates appended to z.
+        depth: residual blocks per level, before its GELU.
     """
 
     def __init__(
@@ -92,18 +104,20 @@ class ConvDecoder(nn.Module):
         channels: tuple[int, ...] = (32, 64),
         hidden: int = 256,
         context: int = 0,
+        depth: int = 0,
     ) -> None:
         super().__init__()
         self.latent, self.event_shape, self.heads = latent, tuple(event_shape), heads
         self.channels, self.hidden, self.context = tuple(channels), hidden, context
+        self.depth = checks.positive_int(depth, "the depth", minimum=0)
         self._sizes = _sizes(self.event_shape, len(self.channels))[::-1]
         height, width = self._sizes[0]
         self.dense = nn.Sequential(
             nn.Linear(latent + context, hidden),
             nn.GELU(),
             nn.Linear(hidden, self.channels[-1] * height * width),
-            nn.GELU(),
         )
+        self.blocks = nn.ModuleList(_blocks(before, depth) for before in self.channels[::-1])
         outward = (*self.channels[::-1], heads * self.event_shape[0])
         self.convolutions = nn.ModuleList(
             nn.ConvTranspose2d(before, after, 4, stride=2, padding=1) for before, after in itertools.pairwise(outward)
@@ -112,9 +126,6 @@ class ConvDecoder(nn.Module):
     def forward(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """(batch, latent) and (batch, context) → (batch, heads · channels, height, width)."""
         h: Tensor = self.dense(join(z, context)).view(z.shape[0], self.channels[-1], *self._sizes[0])
-        for level, convolution in enumerate(self.convolutions):
-            height, width = self._sizes[level + 1]
-            h = convolution(h)[..., :height, :width]
-            if level + 1 < len(self.convolutions):
-                h = nn.functional.gelu(h)
+        for convolution, blocks, (height, width) in zip(self.convolutions, self.blocks, self._sizes[1:], strict=True):
+            h = convolution(nn.functional.gelu(blocks(h)))[..., :height, :width]
         return h.contiguous()

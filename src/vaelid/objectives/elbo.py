@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from vaelid import checks
-from vaelid.distributions import Normal, has_kl, kl_cells
+from vaelid.distributions import Normal
 from vaelid.errors import InputError, InputTypeError
 from vaelid.model import Problem
 from vaelid.objectives.base import Objective, Outcome, mean
 from vaelid.objectives.gradients import ELBOGradient, Pathwise, check_draws
+from vaelid.transports import has_kl, kl_cells
 from vaelid.types import Trace
 
 

@@ -134,8 +134,8 @@ class ScoreFunction(ELBOGradient, IWAEGradient):
 
     For the ELBO, with f_s = log p(x|z_s) + β (log p(z_s) − log q(z_s|x)), the factor is (f_s − mean_{r≠s} f_r) / S
     (leave-one-out baseline: Kool et al. 2019). For the IWAE it is L − L₋ₖ − w̃_k, where L is the bound and L₋ₖ the
-    same with the geometric mean of the other weights in place of w_k (VIMCO: Mnih & Rezende 2016). Unbiased, and as a
-    rule far noisier than the estimators that go through z. The posterior has to know log q at any z.
+    same with the geometric mean of the other weights in place of w_k (VIMCO: Mnih & Rezende 2016). Far from the
+    exact posterior it is much noisier than the estimators that go through z. The posterior has to know log q at any z.
     """
 
     fewest: ClassVar[int] = 2
@@ -227,7 +227,7 @@ def _log_prob(posterior: Transport, z: Tensor, gradient: ELBOGradient | IWAEGrad
         return posterior.log_prob(z)
     except InputTypeError as error:
         raise InputTypeError(
-            f"the gradient {gradient!r} with {type(posterior).__name__} ({error})".replace(".)", ")"),
-            "a posterior that knows log q at any z",
+            f"the gradient {gradient!r} with the posterior {type(posterior).__name__}",
+            "one that knows log q at any z",
             "use Pathwise()",
         ) from error

@@ -37,12 +37,14 @@ def reconstruct(model: VAE, batch: Batch, z: Tensor) -> Reconstructions:
 
 
 @torch.no_grad()
-def prior_samples(model: VAE, count: int, key: Key, context: Tensor | None) -> tuple[np.ndarray, np.ndarray]:
-    """E[x|z] and x ~ p(x|z) for the same ``count`` draws z ~ p(z), (count, *event) each."""
-    rows = torch.arange(count, device=model.device)
-    u = key.fold("z").normal_rows(rows, 1, model.prior.latent, dtype=model.dtype)
+def prior_samples(model: VAE, numbers: Tensor, key: Key, context: Tensor | None) -> tuple[np.ndarray, np.ndarray]:
+    """E[x|z] and x ~ p(x|z) for the same draws z ~ p(z), (rows, *event) each.
+
+    ``numbers`` (rows,) name the draws' noise: rows of one number differ by their context (rows, c) alone.
+    """
+    u = key.fold("z").normal_rows(numbers, 1, model.prior.latent, dtype=model.dtype)
     z, _ = model.prior(context, model.posterior).push(u)
-    means, _, draws = _decode(model, z[0], context, key.fold("x"))
+    means, _, draws = _decode(model, z[0], context, key.fold("x"), numbers)
     return means, draws
 
 
@@ -63,13 +65,14 @@ def traverse(model: VAE, dimensions: np.ndarray, context: Tensor | None) -> np.n
 
 
 def _decode(
-    model: VAE, z: Tensor, context: Tensor | None, key: Key | None = None
+    model: VAE, z: Tensor, context: Tensor | None, key: Key | None = None, numbers: Tensor | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Expected x, its standard deviation and, with a key, a draw, for z (rows, latent); (rows, *event) each."""
     expected, deviation, draws = [], [], []
     rows = torch.arange(len(z), device=z.device)
-    for ids in torch.split(rows, _CHUNK):
-        p = model.decode(z[ids], None if context is None else context[ids])
+    numbers = rows if numbers is None else numbers
+    for chunk, ids in zip(torch.split(rows, _CHUNK), torch.split(numbers, _CHUNK), strict=True):
+        p = model.decode(z[chunk], None if context is None else context[chunk])
         mean = p.mean
         expected.append(_array(p.point))
         deviation.append(_array(p.variance.sqrt().expand_as(mean)))

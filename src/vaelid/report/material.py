@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from vaelid.data import Dataset
+from vaelid.data.covariates import Category
 from vaelid.diagnostics import ACTIVE, Evaluation
 from vaelid.likelihoods import Categorical
 from vaelid.model import VAE
@@ -107,10 +108,23 @@ class Material:
 
     def context(self, rows: np.ndarray) -> torch.Tensor | None:
         """The covariates of scored rows; None where the run has none."""
-        context = self.run.extras().get("context")
+        context = self.run.extras().get("context", self.dataset.context)
         if context is None:
             return None
         return torch.from_numpy(np.asarray(context)[self.index[rows]]).to(self.model.device, self.model.dtype)
+
+    @property
+    def classes(self) -> Category | None:
+        """The one context column of a model that is given a category alone."""
+        columns = () if self.dataset.covariates is None else self.dataset.covariates.columns
+        return columns[0] if len(columns) == 1 and isinstance(columns[0], Category) else None
+
+    def typical(self) -> torch.Tensor | None:
+        """A context (c,) that stands for the scored rows: the most frequent categories and the mean of numbers."""
+        context = self.context(np.arange(len(self.index)))
+        if context is None or self.dataset.covariates is None:
+            return None if context is None else context.mean(0)
+        return torch.from_numpy(self.dataset.covariates.typical(context.cpu().numpy())).to(context)
 
     def colours(self, x: np.ndarray) -> np.ndarray:
         """Images as tiles, from the smallest value that a pixel can have to the largest."""

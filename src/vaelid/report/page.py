@@ -14,6 +14,7 @@ import tomli_w
 
 from vaelid import runs
 from vaelid.data import Dataset
+from vaelid.data.sources import LOADER, MEMORY
 from vaelid.diagnostics import Estimate, Evaluation
 from vaelid.errors import command
 from vaelid.files import write_text
@@ -138,7 +139,7 @@ def _again(run: Run, environment: dict[str, Any]) -> list[str]:
 
 
 def _next(run: Run, dataset: Dataset) -> list[tuple[str, str]]:
-    data = "DATA" if dataset.source == "memory" else dataset.source
+    data = "DATA" if dataset.source in (MEMORY, LOADER) else dataset.source
     many = ("-n", 64, "--out", "samples.png") if dataset.kind == "image" else ("-n", 100, "--out", "samples.csv")
     return [
         (command("sample", run.path, *many), "new rows from the prior"),

@@ -24,6 +24,7 @@ from vaelid.report.style import (
     vector,
 )
 
+ACROSS = 6  # samples in a row
 _LARGEST_SIDE = 256  # pixels of an image that a figure can show
 _TALLEST = 14.0  # inches
 
@@ -66,15 +67,18 @@ def reconstructions(groups: Sequence[tuple[str, np.ndarray, np.ndarray, np.ndarr
     return raster(figure, "Test rows beside their reconstructions: those with the best, median and worst ELBO")
 
 
-def samples(means: np.ndarray, draws: np.ndarray, columns: int = 6) -> Picture:
-    """Two grids of tiles, E[x|z] and x ~ p(x|z), for the same z ~ p(z)."""
+def samples(means: np.ndarray, draws: np.ndarray, names: Sequence[str] | None = None) -> Picture:
+    """Two grids of tiles, E[x|z] and x ~ p(x|z), for the same z ~ p(z); ``names`` stand beside their rows."""
     gap = max(1, means.shape[2] // 12)
-    grids = [_grid(picture, columns, gap) for picture in (means, draws)]
+    grids = [_grid(picture, ACROSS, gap) for picture in (means, draws)]
     height = 0.47 * WIDTH * grids[0].shape[0] / grids[0].shape[1] + 0.3
     figure, axes = canvas(WIDTH, min(_TALLEST, height), columns=2, wspace=0.06)
     for axis, grid, title in zip(axes[0], grids, ("means E[x|z]", "draws x ~ p(x|z), same z"), strict=True):
         bare(axis).imshow(grid)
         axis.set_title(title, fontsize=SIZE + 1, color=INK, loc="left")
+    if names is not None:
+        middle = (means.shape[1] + gap) * np.arange(len(names)) + means.shape[1] / 2 - 0.5
+        axes[0, 0].set_yticks(middle, [short(name, 12) for name in names])
     return raster(figure, "Two grids of new images from the prior: means of p(x|z), and draws from it")
 
 

@@ -20,6 +20,7 @@ FEATURES = 12  # of a table, at most
 _LINES = 6
 _PAIRS = 6
 _IMAGES = 36
+_CLASSES = 12
 _DRAWS = 500
 _KEY = Key(0).fold("report")
 
@@ -144,17 +145,24 @@ def _compared(material: Material, name: str, elbo: float, row: int, seen: answer
 
 def samples(material: Material) -> Section:
     """New rows from the prior."""
-    title, image = "Samples from the prior", material.dataset.kind == "image"
-    count = _IMAGES if image else _DRAWS
+    title, image, classes = "Samples from the prior", material.dataset.kind == "image", material.classes
+    count, names = _IMAGES if image else _DRAWS, None
+    device = material.model.device
+    numbers = torch.arange(count, device=device)
     context = material.context(np.arange(count) % len(material.index))
     given = "" if context is None else " Covariates are those of test rows."
-    means, draws = answers.prior_samples(material.model, count, _KEY.fold("samples"), context)
+    if image and classes is not None and classes.size <= _CLASSES:
+        names, across = [str(category) for category in classes.categories], pictures.ACROSS
+        numbers = torch.arange(across, device=device).repeat(classes.size)
+        context = torch.eye(classes.size, device=device, dtype=material.model.dtype).repeat_interleave(across, 0)
+        given = f" Each row is given one {classes.name}, beside it; each column has the same z."
+    means, draws = answers.prior_samples(material.model, numbers, _KEY.fold("samples"), context)
     if image:
         return Section(
             title,
             figures=[
                 Shown(
-                    pictures.samples(material.colours(means), material.colours(draws)),
+                    pictures.samples(material.colours(means), material.colours(draws), names),
                     "New images: left what the decoder expects for z ~ p(z), right draws for the same z, with their "
                     f"noise.{given}",
                 )
@@ -205,7 +213,8 @@ def latent_map(material: Material) -> Section:
     normal = size > 1 and isinstance(material.model.prior, StandardNormal)
     circle = " The dashed circle holds 86% of the prior." if normal else ""
     name = material.dataset.label_name or "label"
-    coloured = "" if labels is None else f", by {name}, which the model never saw"
+    seen = material.dataset.covariates is not None and name in material.dataset.covariates.names
+    coloured = "" if labels is None else f", by {name}, which the model {'is given' if seen else 'never saw'}"
     circle_at = (float(origin[0]), float(origin[1])) if normal else None
     picture = figures.latent_map(z, names, labels, name, circle_at, _KEY.fold("map"))
     return Section(title, figures=[Shown(picture, f"Each point a test row: {how}{coloured}.{circle}")])
@@ -215,13 +224,11 @@ def traversals(material: Material) -> Section:
     """What each dimension does."""
     title, use = "Traversals", material.use
     chosen = np.argsort(-use, kind="stable")[: answers.TRAVERSED]
-    context = material.context(np.arange(len(material.index)))
-    context = None if context is None else context.mean(0)
-    moved = answers.traverse(material.model, chosen, context)
+    moved = answers.traverse(material.model, chosen, material.typical())
     unit = "" if material.evaluation.kl_per_dimension is None else " nats"
     names = [f"z{dimension} ({use[dimension]:.2f}{unit})" for dimension in chosen]
     most = f"The {len(chosen)} most used of {len(use)} dimensions" if len(use) > len(chosen) else "Each dimension"
-    how = f"{most} from −2.5 to 2.5 standard deviations of the prior, the others at its mean"
+    how = f"{most} from −2.5 to 2.5 standard deviations of the prior, the others at its mean{_held(material)}"
     if material.dataset.kind == "image":
         pixels = material.colours(moved.reshape(-1, *moved.shape[2:]))
         pixels = pixels.reshape(*moved.shape[:2], *pixels.shape[1:])
@@ -248,6 +255,15 @@ def traversals(material: Material) -> Section:
             )
         ],
     )
+
+
+def _held(material: Material) -> str:
+    """What context stays the same in the traversals."""
+    covariates, context = material.dataset.covariates, material.typical()
+    if covariates is None or context is None:
+        return ""
+    values = covariates.decode(context.cpu().numpy()[None])
+    return ", given " + ", ".join(f"{name} = {column[0]}" for name, column in values.items())
 
 
 SECTIONS = (training, plane, dimensions, reconstructions, samples, latent_map, traversals)

@@ -1,6 +1,7 @@
 """Runs: the folder that a training leaves behind, and training inside one."""
 
 from vaelid.runs.config import Config, known_keys, read_config, resolve, setting
+from vaelid.runs.contexts import contexts
 from vaelid.runs.folder import Run, ensure_new, find_device, new_path
 from vaelid.runs.session import (
     SCORING,
@@ -23,6 +24,7 @@ __all__ = [
     "History",
     "Run",
     "batch_of",
+    "contexts",
     "ensure_new",
     "find_device",
     "fit",

@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, final
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from vaelid.data import Covariates, Dataset, Kind
+from vaelid.data.covariates import Category, Number
+from vaelid.data.roles import Roles
 from vaelid.errors import InputError, nearest
-from vaelid.objectives import ELBO, IWAE, Objective, Warmup
+from vaelid.objectives import ELBO, IWAE, STL, DReG, Objective, Pathwise, ScoreFunction, Warmup
 from vaelid.training import Settings
 
 FORMAT: Literal[1] = 1
@@ -22,14 +25,52 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
+def _listed(value: Any) -> Any:
+    """A text as the list of names that its commas part."""
+    return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+
+
+Names = Annotated[list[str], BeforeValidator(_listed)]
+
+
 @final
 class DataConfig(Section):
     """Where the rows come from and how they are read."""
 
-    source: str = Field("", description="built-in name, file or folder; 'memory' for arrays kept in the run folder")
+    source: str = Field("", description="built-in name, file or folder; memory, loader: rows kept in the run folder")
     label: str | None = Field(None, description="column or array with labels; never seen by the model")
+    columns: Names | None = Field(None, description="columns of a table that are data; by default all without a role")
+    drop: Names | None = Field(None, description="columns of a table that are no data")
+    context: Names | None = Field(None, description="columns, arrays or labels that the model is given")
+    weight: str | None = Field(None, description="column or array with a weight for each row")
     binarise: bool = Field(False, description="draw grey levels as 0 or 1 afresh at every step")
+    kind: Kind | None = Field(None, description="image, table or array, written by vaelid")
+    covariates: list[Category | Number] | None = Field(None, description="how context is encoded, written by vaelid")
     fingerprint: str = Field("", description="SHA-256 of the rows, written by vaelid")
+
+    def encoding(self) -> Covariates | None:
+        """How the context was encoded; None where there is none that has names."""
+        return None if self.covariates is None else Covariates(tuple(self.covariates))
+
+    def roles(self, *, lenient: bool = False) -> Roles:
+        """The roles of columns in the data of a run, context being encoded as it was; see `Roles` for ``lenient``."""
+        columns = None if self.columns is None else tuple(self.columns)
+        return Roles(self.label, columns, (), self.encoding() or (), self.weight, lenient)
+
+    def of(self, dataset: Dataset) -> Self:
+        """The same with what a data set says about itself."""
+        covariates = dataset.covariates
+        found = {
+            "source": dataset.source,
+            "label": dataset.label_name,
+            "columns": None if dataset.columns is None else list(dataset.columns),
+            "context": None if covariates is None else list(covariates.names),
+            "weight": dataset.weight_name,
+            "kind": dataset.kind,
+            "covariates": None if covariates is None else list(covariates.columns),
+            "fingerprint": dataset.fingerprint,
+        }
+        return self.model_copy(update=found)
 
 
 @final
@@ -38,8 +79,21 @@ class ModelConfig(Section):
 
     latent: Annotated[int, Field(ge=1)] | None = Field(None, description="latent size; by default √cells, 2 to 32")
     likelihood: str | None = Field(None, description="by default the one that suits the data")
-    network: Literal["mlp", "conv"] | None = Field(None, description="by default conv for images from 16 × 16 on")
+    prior: Literal["standard-normal", "mixture", "vamp", "flow"] = Field("standard-normal", description="p(z)")
+    posterior: Literal["diagonal-normal", "full-normal", "mixture", "planar", "iaf", "spline-flow"] = Field(
+        "diagonal-normal", description="q(z|x)"
+    )
+    components: Annotated[int, Field(ge=1)] = Field(32, description="components of a mixture or vamp prior")
+    network: Literal["mlp", "residual", "conv"] | None = Field(
+        None, description="by default conv for images from 16 × 16 on, else mlp"
+    )
     hidden: list[Annotated[int, Field(ge=1)]] | None = Field(None, description="widths of the hidden layers of the mlp")
+    depth: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="hidden layers (mlp, 2), blocks (residual, 4) or blocks per level (conv, 0)"
+    )
+
+
+_GRADIENTS: dict[str, Any] = {"pathwise": Pathwise(), "stl": STL(), "dreg": DReG(), "score-function": ScoreFunction()}
 
 
 @final
@@ -57,6 +111,9 @@ class ObjectiveConfig(Section):
         0.0, description="nats per latent dimension that cost nothing (elbo)"
     )
     samples: Annotated[int, Field(ge=1)] = Field(1, description="draws from q per row; K of the iwae")
+    gradient: Literal["pathwise", "stl", "dreg", "score-function"] = Field(
+        "pathwise", description="estimator: pathwise, stl (elbo), dreg (iwae), score-function (samples from 2 on)"
+    )
 
     def build(self) -> Objective:
         """The objective that these settings name.
@@ -75,20 +132,25 @@ class ObjectiveConfig(Section):
                 raise InputError(
                     "beta, warmup_steps or free_bits with objective iwae", "samples only", "use elbo for these"
                 )
-            return IWAE(samples=self.samples)
+            return IWAE(samples=self.samples, gradient=_GRADIENTS[self.gradient])
         beta = Warmup(self.warmup_steps, end=self.beta) if self.warmup_steps else self.beta
-        return ELBO(beta=beta, free_bits=self.free_bits, samples=self.samples)
+        gradient = _GRADIENTS[self.gradient]
+        return ELBO(beta=beta, free_bits=self.free_bits, samples=self.samples, gradient=gradient)
 
     @classmethod
     def of(cls, objective: Objective) -> Self:
         """The settings that name an objective."""
+        if not isinstance(objective, ELBO | IWAE) or objective.gradient not in _GRADIENTS.values():
+            return cls(name="own")
+        gradient = next(name for name, value in _GRADIENTS.items() if value == objective.gradient)
+        common: dict[str, Any] = {"samples": objective.samples, "gradient": gradient}
         match objective:
-            case IWAE(samples=samples):
-                return cls(name="iwae", samples=samples)
+            case IWAE():
+                return cls(name="iwae", **common)
             case ELBO(beta=Warmup(steps=steps, start=0.0, end=end), analytic_kl=True):
-                return cls(beta=end, warmup_steps=steps, free_bits=objective.free_bits, samples=objective.samples)
+                return cls(beta=end, warmup_steps=steps, free_bits=objective.free_bits, **common)
             case ELBO(beta=float() | int() as beta, analytic_kl=True):
-                return cls(beta=beta, free_bits=objective.free_bits, samples=objective.samples)
+                return cls(beta=beta, free_bits=objective.free_bits, **common)
         return cls(name="own")
 
 

@@ -1,8 +1,8 @@
 """The run folder, format 1: what was asked, what happened, what came of it. No pickle anywhere.
 
 config.toml          everything that was asked, resolved; the model as named parts
-data.npz             the rows, where they came from memory
-extras.npz           mask, context and weights, where there were any
+data.npz             the rows, where they came from memory; those held out, where a DataLoader gave the others
+extras.npz           mask, context and weights, where they were given beside the rows
 split.npz            row numbers for training, validation and test; shape of one row
 env.json             versions, machine, command
 events.jsonl         one line per event of training
@@ -31,8 +31,9 @@ import torch
 
 import vaelid
 from vaelid import parts
-from vaelid.data import Dataset, Split, load, load_arrays, save_arrays
+from vaelid.data import Dataset, Split, load_arrays, save_arrays
 from vaelid.data.readers import open_npz
+from vaelid.data.sources import LOADER, MEMORY, read
 from vaelid.errors import InputError, RunError, command
 from vaelid.files import atomic, umask, write_text
 from vaelid.model import VAE
@@ -75,7 +76,7 @@ class Run:
             rows = {"train": split.train, "validation": split.validation, "test": split.test}
             with atomic(building / "split.npz") as temporary:
                 np.savez(temporary, **rows, event=dataset.x.shape[1:])  # type: ignore[arg-type]
-            if config.data.source == "memory":
+            if config.data.source in (MEMORY, LOADER):
                 save_arrays(dataset, building / "data.npz")
             if extras:
                 with atomic(building / "extras.npz") as temporary:
@@ -124,7 +125,13 @@ class Run:
     @property
     def checkpoints(self) -> Checkpoints:
         """The folder of checkpoints."""
-        return Checkpoints(self.path / "checkpoints")
+        again = f"vaelid.resume({str(self.path)!r}, data=loader)" if self.streamed else None
+        return Checkpoints(self.path / "checkpoints", again)
+
+    @property
+    def streamed(self) -> bool:
+        """Whether its training rows came from a ``DataLoader``, and are not in the folder."""
+        return self.config.data.source == LOADER
 
     @property
     def model_file(self) -> Path:
@@ -141,7 +148,7 @@ class Run:
         return tuple(self._arrays("split.npz", "event")["event"].tolist())
 
     def extras(self) -> dict[str, np.ndarray]:
-        """Mask, context and weights of the run's rows, where there are any."""
+        """Mask, context and weights that were given beside the run's rows, where there are any."""
         return self._arrays("extras.npz") if (self.path / "extras.npz").exists() else {}
 
     def _arrays(self, name: str, *needed: str) -> dict[str, np.ndarray]:
@@ -164,14 +171,14 @@ class Run:
         return tensors, state
 
     def dataset(self) -> Dataset:
-        """The rows that the run was made from.
+        """The rows that the run was made from; where it was trained on a loader's, those held out.
 
         Raises:
             InputError: they are gone or have changed.
         """
-        if self.config.data.source == "memory":
+        if self.config.data.source in (MEMORY, LOADER):
             return load_arrays(self.path / "data.npz")
-        dataset = load(self.config.data.source, label=self.config.data.label)
+        dataset = read(self.config.data.source, self.config.data.roles())
         if dataset.fingerprint != self.config.data.fingerprint:
             raise InputError(
                 f"{dataset.source} has changed since the run was made",
@@ -179,6 +186,16 @@ class Run:
                 "restore the file, or give the data explicitly: vaelid evaluate RUN DATA",
             )
         return dataset
+
+    def read(self, source: Any) -> Dataset:
+        """Other rows, read as the run's own were: the same columns by their names, context in the run's encoding.
+
+        Labels and weights may be absent.
+
+        Raises:
+            InputError: see `vaelid.data.load`; a context column is absent or holds a category unknown to the run.
+        """
+        return read(source, self.config.data.roles(lenient=True))
 
     def build(self) -> VAE:
         """The model from its named parts, with weights as at the start of training, on the run's device."""

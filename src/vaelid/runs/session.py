@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any, final
 
 import numpy as np
+from torch.utils.data import DataLoader
 
 from vaelid import checks
 from vaelid.data import Dataset, Split, standard_split
+from vaelid.data.batches import HeldOut
 from vaelid.diagnostics import Evaluation, evaluate
 from vaelid.errors import InputError, RunError, command
 from vaelid.files import sweep
@@ -24,7 +26,17 @@ from vaelid.runs.config import Config, DataConfig, ObjectiveConfig
 from vaelid.runs.folder import Run, ensure_new
 from vaelid.training import Checkpoints, EpochDone, Finished, RolledBack, Settings, graceful, watch
 from vaelid.training.events import Stream
-from vaelid.training.start import checked, dataset_of, events, rows_of
+from vaelid.training.feed import Streamed
+from vaelid.training.start import (
+    checked,
+    dataset_of,
+    events,
+    feed_of,
+    held_out,
+    refuse_held_out,
+    rows_of,
+    streamed,
+)
 from vaelid.types import Batch
 
 SCORING = Key(0)  # names the noise of every score, whatever the seed of the run, so that runs can be compared
@@ -35,13 +47,14 @@ SCORING = Key(0)  # names the noise of every score, whatever the seed of the run
 class History:
     """What `fit` returns: one `EpochDone` per epoch, what went wrong on the way, how it ended, and the split.
 
-    ``history.split.test`` holds the numbers of the rows that training never saw: evaluate on those.
+    ``history.split.test`` holds the numbers of the rows that training never saw: evaluate on those. There is no split
+    where the training rows came from a ``DataLoader``.
     """
 
     epochs: list[EpochDone]
     rollbacks: list[RolledBack]
     finished: Finished
-    split: Split = field(repr=False)
+    split: Split | None = field(repr=False)
 
 
 def start(
@@ -52,22 +65,21 @@ def start(
     parts: Split,
     extras: dict[str, np.ndarray] | None = None,
     objective: Objective | None = None,
+    feed: Streamed | None = None,
 ) -> Run:
     """Make the run folder for a model about to be trained.
 
-    ``extras`` holds mask, context and weight; ``objective`` is needed where config.toml cannot express it.
+    ``extras`` holds mask, context and weight where the data set has none of its own; ``objective`` is needed where
+    config.toml cannot express it. Where training rows come from a ``feed``, the data set holds those held out.
 
     Raises:
         InputError: the folder exists or cannot be made, or training could not start; nothing was written then.
     """
-    data = config.data.model_copy(
-        update={"source": dataset.source, "label": dataset.label_name, "fingerprint": dataset.fingerprint}
-    )
     training = config.training.resolved()
-    config = config.model_copy(update={"data": data, "training": training, "parts": describe(model)})
+    config = config.model_copy(update={"data": config.data.of(dataset), "training": training, "parts": describe(model)})
     extras = checked(dataset, **(extras or {}))
     ensure_new(Path(path))
-    _stream(config, model, dataset, parts, extras, objective).close()
+    _stream(config, model, dataset, parts, extras, objective, feed).close()
     return Run.create(path, config, dataset, parts, extras)
 
 
@@ -78,24 +90,24 @@ def _stream(
     parts: Split,
     extras: dict[str, np.ndarray],
     objective: Objective | None,
+    feed: Streamed | None,
     checkpoints: Checkpoints | None = None,
     resume: bool = False,
     stop: threading.Event | None = None,
 ) -> Stream:
     """Training as config.toml says, all checks done."""
-    return events(
-        model,
-        dataset,
-        objective=objective or config.objective.build(),
-        settings=config.training,
-        seed=config.seed,
-        split_rows=parts,
-        binarise=config.data.binarise,
-        checkpoints=checkpoints,
-        resume=resume,
-        stop=stop,
-        **extras,
-    )
+    how: dict[str, Any] = {
+        "objective": objective or config.objective.build(),
+        "settings": config.training,
+        "seed": config.seed,
+        "binarise": config.data.binarise,
+        "checkpoints": checkpoints,
+        "resume": resume,
+        "stop": stop,
+    }
+    if feed is not None:
+        return streamed(model, feed, HeldOut(dataset, extras, parts), **how)
+    return events(model, dataset, split_rows=parts, **how | extras)
 
 
 def go(
@@ -104,10 +116,13 @@ def go(
     dataset: Dataset,
     *,
     objective: Objective | None = None,
+    feed: Streamed | None = None,
     resume: bool = False,
     stop: threading.Event | None = None,
 ) -> Stream:
     """Train in a run folder to the end; record every event and save the best weights.
+
+    Training rows come from ``feed`` where the run was made with a ``DataLoader``.
 
     Raises:
         InputError: the data do not suit the model, or the objective cannot be built from config.toml.
@@ -115,7 +130,7 @@ def go(
         RunError: training failed, the best weights so far are saved; or the disk refused.
     """
     parts, extras = run.split(), run.extras()
-    stream = _stream(run.config, model, dataset, parts, extras, objective, run.checkpoints, resume, stop)
+    stream = _stream(run.config, model, dataset, parts, extras, objective, feed, run.checkpoints, resume, stop)
     with contextlib.closing(run.record(_saving(run, model, stream))) as recorded:
         yield from recorded
 
@@ -137,13 +152,18 @@ def _saving(run: Run, model: VAE, stream: Stream) -> Stream:
             raise
 
 
-def prepare_resume(run: Run, epochs: int | None = None) -> None:
+def prepare_resume(run: Run, epochs: int | None = None, data: Any = None) -> None:
     """Make a run ready to go on: more epochs if asked for, and no events from after the checkpoint.
 
     Raises:
-        InputError: there is nothing to go on from, or nothing left to do.
+        InputError: there is nothing to go on from, or nothing left to do; ``data`` is missing, or not needed.
         RunError: the disk refuses.
     """
+    if run.streamed and data is None:
+        again = f"go on in Python: {run.checkpoints.resume_command}"
+        raise InputError(f"{run.path} was trained from a DataLoader, whose rows it does not keep", "the loader", again)
+    if not run.streamed and data is not None:
+        raise InputError(f"data= for {run.path}, which knows its rows", "no data", "leave data= out")
     asked = run.config.training.epochs
     epochs = asked if epochs is None else checks.positive_int(epochs, "epochs")
     if epochs < asked:
@@ -169,9 +189,25 @@ def batch_of(run: Run, model: VAE, dataset: Dataset, index: np.ndarray, *, own: 
     """Rows of a data set as the run's model takes them; grey levels binarised once, the same in every run.
 
     ``own`` says that the data set is the run's, whose mask, context and weights then travel along.
+
+    Raises:
+        InputError: the rows do not suit the model, or lack the context that it was trained with.
     """
     checks.same_event(dataset.x, run.event_shape(), dataset.name)
-    extras = run.extras() if own else {}
+    extras = run.extras()
+    if dataset.covariates != run.config.data.encoding():
+        raise InputError(
+            f"{dataset.name} has the context {dataset.covariates or 'none'}",
+            f"that of the run, {run.config.data.encoding() or 'none'}",
+            f"read it as the run does: vaelid.runs.Run.open({str(run.path)!r}).read(DATA)",
+        )
+    if not own and "context" in extras:
+        raise InputError(
+            f"{dataset.name} comes without the context that the model was trained with",
+            "the run's own rows",
+            "in Python: vaelid.evaluate(model, model.batch(x, context=context))",
+        )
+    extras = extras if own else {}
     rows = rows_of(dataset, index, model.device, binarise=run.config.data.binarise, **extras)
     if not run.config.data.binarise:
         checks.support(dataset.x[index], model.likelihood.support, type(model.likelihood).__name__, dataset.name)
@@ -186,7 +222,8 @@ def scored_rows(run: Run, rows: int | None = None) -> np.ndarray:
     """
     test = run.split().test
     if not len(test):
-        raise InputError(f"{run.path} has no test rows", "rows that training never saw", "name DATA to evaluate on")
+        remedy = "name DATA to evaluate on" + ", or give test= to vaelid.fit beside the loader" * run.streamed
+        raise InputError(f"{run.path} has no test rows", "rows that training never saw", remedy)
     chosen = SCORING.fold("rows").permutation(len(test)).numpy()[: rows or run.config.evaluation.rows]
     numbers: np.ndarray = test[np.sort(chosen)]
     return numbers
@@ -211,6 +248,8 @@ def fit(
     model: VAE,
     x: Any,
     *,
+    validation: Any = None,
+    test: Any = None,
     objective: Objective | None = None,
     settings: Settings | None = None,
     epochs: int | None = None,
@@ -228,9 +267,11 @@ def fit(
     The arguments are those of `vaelid.training.events`, and
 
     Args:
+        test: beside a loader: the rows that the run in ``out`` is scored on; without them it has no scores.
         epochs: overrides ``settings.epochs``.
-        out: a run folder to make: config, rows, events, checkpoints and weights are kept there, every command of the
-            command line works on it, and `resume` goes on with it. Nothing is written by default.
+        out: a run folder to make: config, rows (of a loader's run: those held out), events, checkpoints and weights
+            are kept there, every command of the command line works on it, and `resume` goes on with it. Nothing is
+            written by default.
         progress: show a bar on stderr.
 
     Raises:
@@ -242,50 +283,50 @@ def fit(
     if epochs is not None:
         settings = settings.model_copy(update={"epochs": checks.positive_int(epochs, "epochs")})
     objective = objective or ELBO()
-    dataset = dataset_of(model, x, mask)
-    parts = split_rows or standard_split(len(dataset.x), dataset.test_rows)
-    extras = {"mask": mask, "context": context, "weight": weight}
+    feed, extras = None, {"mask": mask, "context": context, "weight": weight}
+    if isinstance(x, DataLoader):
+        held = held_out(model, validation, test, seed=seed, binarise=binarise, split_rows=split_rows, **extras)
+        feed, dataset, parts, extras = feed_of(model, x, held, binarise), held.dataset, held.split, held.extras
+        settings = settings.model_copy(update={"batch_size": x.batch_size or settings.batch_size})
+    else:
+        refuse_held_out(validation, test)
+        dataset = dataset_of(model, x, mask)
+        parts = split_rows or standard_split(len(dataset.x), dataset.test_rows)
+    config = Config(
+        seed=seed,
+        device=str(model.device),
+        data=DataConfig(binarise=binarise),
+        objective=ObjectiveConfig.of(objective),
+        training=settings,
+    )
     with graceful() as stop:
         if out is None:
-            stream = events(
-                model,
-                dataset,
-                objective=objective,
-                settings=settings,
-                seed=seed,
-                split_rows=parts,
-                binarise=binarise,
-                stop=stop,
-                **extras,
-            )
+            stream = _stream(config, model, dataset, parts, extras, objective, feed, stop=stop)
         else:
-            config = Config(
-                seed=seed,
-                device=str(model.device),
-                data=DataConfig(binarise=binarise),
-                objective=ObjectiveConfig.of(objective),
-                training=settings,
-            )
-            run = start(out, config, model, dataset, parts, extras, objective)
-            stream = go(run, model, dataset, objective=objective, stop=stop)
-        return _history(watch(stream) if progress else stream, parts)
+            run = start(out, config, model, dataset, parts, extras, objective, feed)
+            stream = go(run, model, dataset, objective=objective, feed=feed, stop=stop)
+        return _history(watch(stream) if progress else stream, parts if feed is None else None)
 
 
 def resume(
     path: Path | str,
     *,
+    data: Any = None,
     epochs: int | None = None,
     model: VAE | None = None,
     objective: Objective | None = None,
     progress: bool = True,
 ) -> tuple[VAE, History]:
-    """Go on with a run where it stopped, or further than first asked for; its rows come from the run folder.
+    """Go on with a run where it stopped, or further than first asked for.
 
     The weights, and what is recorded, are bit for bit those of a run that was never stopped, at an equal total of
-    epochs. One that stopped early goes on only if asked for more epochs, and with its full patience.
+    epochs; with a ``DataLoader`` if its batches are a function of PyTorch's global seed. A run that stopped early goes
+    on only if asked for more epochs, and with its full patience.
 
     Args:
         path: the run folder.
+        data: the loader that the run was made with, or an equal one, where it was made with one; other runs know
+            their rows.
         epochs: how many epochs in all; by default as many as were asked for.
         model: a model equal to the run's, where it holds networks of your own.
         objective: the run's objective, where config.toml cannot express it.
@@ -302,10 +343,13 @@ def resume(
     dataset, parts = run.dataset(), run.split()
     if objective is None:
         run.config.objective.build()
-    prepare_resume(run, epochs)
+    feed = None
+    if run.streamed and data is not None:
+        feed = feed_of(model, data, HeldOut(dataset, run.extras(), parts), run.config.data.binarise)
+    prepare_resume(run, epochs, data)
     with graceful() as stop:
-        stream = go(run, model, dataset, objective=objective, resume=True, stop=stop)
-        return model, _history(watch(stream) if progress else stream, parts)
+        stream = go(run, model, dataset, objective=objective, feed=feed, resume=True, stop=stop)
+        return model, _history(watch(stream) if progress else stream, parts if feed is None else None)
 
 
 def load(path: Path | str, *, model: VAE | None = None) -> VAE:
@@ -340,7 +384,7 @@ def own_model(run: Run, model: VAE | None, verb: str = "load") -> VAE:
     return model
 
 
-def _history(stream: Stream, parts: Split) -> History:
+def _history(stream: Stream, parts: Split | None) -> History:
     with contextlib.closing(stream):
         done = list(stream)
     return History(

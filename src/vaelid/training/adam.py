@@ -30,23 +30,45 @@ class Adam:
         model: the model to train.
         clip: how many times the running mean a gradient may be long.
         average: α, 0 for no averaging.
+        flat: keep the weights side by side in one tensor, of which the parameters become views, so that a compiled
+            step moves them by one kernel; `separate` undoes that.
 
     Raises:
         InputError: the model has no parameter to train.
     """
 
-    def __init__(self, model: VAE, clip: float, average: float = 0.0) -> None:
+    def __init__(self, model: VAE, clip: float, average: float = 0.0, flat: bool = False) -> None:
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         if not named:
             raise InputError("a model without parameters to train", "at least one that requires a gradient")
         self.clip, self.decay, self.device = clip, average, model.device
         self.names = [name for name, _ in named]
         self.parameters = [p for _, p in named]
-        self.first = [torch.zeros_like(p, requires_grad=False) for p in self.parameters]
-        self.second = [torch.zeros_like(p, requires_grad=False) for p in self.parameters]
         self.counts = torch.zeros(len(named), dtype=torch.float32, device=self.device)
         self.mean = torch.zeros((), dtype=torch.float32, device=self.device)
-        self.average = [p.detach().clone() for p in self.parameters] if average else []
+        self.flat: tuple[Tensor, ...] = ()
+        values = [p.detach() for p in self.parameters]
+        if flat and len({p.dtype for p in values}) == 1 and all(p.is_contiguous() for p in values):
+            weights = torch.cat([p.flatten() for p in values])
+            self.flat = weights, torch.zeros_like(weights), torch.zeros_like(weights), weights.clone()
+            for p, value in zip(self.parameters, self.split(weights), strict=True):
+                p.data = value
+            self.first, self.second, self.average = (self.split(value) for value in self.flat[1:])
+        else:
+            self.first, self.second = [torch.zeros_like(p) for p in values], [torch.zeros_like(p) for p in values]
+            self.average = [p.clone() for p in values]
+        self.average = self.average if average else []
+
+    def split(self, flat: Tensor) -> list[Tensor]:
+        """Views of a flat tensor in the shapes of the parameters."""
+        pieces = flat.split([p.numel() for p in self.parameters])  # type: ignore[no-untyped-call]
+        return [piece.view(p.shape) for piece, p in zip(pieces, self.parameters, strict=True)]
+
+    def separate(self) -> None:
+        """Give every parameter memory of its own again; no step may follow."""
+        if self.flat:
+            for p in self.parameters:
+                p.data = p.data.clone()
 
     def tensors(self) -> dict[str, Tensor]:
         """The live state by name; nothing else is remembered between steps."""
@@ -100,27 +122,26 @@ class Adam:
             torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], forget)
         return length
 
-    def descend(self, weights: Sequence[Tensor], gradients: Sequence[Tensor], numbers: Tensor) -> Tensor:
-        """What `step` does, in plain operations for a compiler; ``weights`` share the parameters' storage.
+    def descend(self, gradients: Sequence[Tensor], numbers: Tensor) -> Tensor:
+        """What `step` does, over flat tensors and in plain operations for a compiler.
 
         Args:
-            weights: the parameters.
-            gradients: their gradients.
+            gradients: those of all parameters.
             numbers: the learning rate and the two `shares`, (3,), on the device.
         """
         rate, share, forget = numbers.unbind()
-        length = sum(g.float().square().sum() for g in gradients).sqrt()  # type: ignore[union-attr]
-        excess = self._cut(length, share)
+        weights, first, second, average = self.flat
+        g = torch.cat([gradient.flatten() for gradient in gradients])
+        length = g.float().square().sum().sqrt()
+        g = g / self._cut(length, share).to(g.dtype)
         self.counts.add_(1)
         count = self.counts[0]
         unbias_1, unbias_2 = -torch.expm1(count * math.log(BETA_1)), -torch.expm1(count * math.log(BETA_2))
-        for w, gradient, first, second in zip(weights, gradients, self.first, self.second, strict=True):
-            g = gradient / excess.to(gradient.dtype)
-            first.lerp_(g, 1 - BETA_1)
-            second.mul_(BETA_2).add_((1 - BETA_2) * g * g)
-            w.sub_((rate / unbias_1) * first / ((second / unbias_2).sqrt() + EPSILON))
-        for mean, w in zip(self.average, weights, strict=False):
-            mean.add_(forget * (w - mean))
+        first.lerp_(g, 1 - BETA_1)
+        second.mul_(BETA_2).add_((1 - BETA_2) * g * g)
+        weights.sub_((rate / unbias_1) * first / ((second / unbias_2).sqrt() + EPSILON))
+        if self.average:
+            average.add_(forget * (weights - average))
         return length
 
     def _cut(self, length: Tensor, share: float | Tensor) -> Tensor:

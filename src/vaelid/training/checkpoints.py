@@ -20,10 +20,11 @@ from vaelid.files import atomic
 @final
 class Checkpoints:
     """The folder ``checkpoints`` of a run, with ``last.safetensors`` (everything that training needs to go on) and
-    ``best.safetensors``."""
+    ``best.safetensors``; ``resume_command`` is what to type to go on with it."""
 
-    def __init__(self, folder: Path | str) -> None:
+    def __init__(self, folder: Path | str, resume_command: str | None = None) -> None:
         self.folder = Path(folder)
+        self.resume_command = resume_command or command("train", "--resume", self.folder.parent)
 
     @property
     def last(self) -> Path:
@@ -34,11 +35,6 @@ class Checkpoints:
     def best(self) -> Path:
         """The best weights so far, named as in the model."""
         return self.folder / "best.safetensors"
-
-    @property
-    def resume_command(self) -> str:
-        """What to type to go on."""
-        return command("train", "--resume", self.folder.parent)
 
     @contextlib.contextmanager
     def guarded(self, what: str) -> Iterator[None]:

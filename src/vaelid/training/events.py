@@ -21,12 +21,12 @@ class Event:
 
 @dataclass(frozen=True)
 class Started(Event):
-    """Training starts, or goes on at ``step`` > 0."""
+    """Training starts, or goes on at ``step`` > 0; a `DataLoader` may not tell its steps, and never its rows."""
 
     epochs: int
     epoch: int
-    steps_per_epoch: int
-    train_rows: int
+    steps_per_epoch: int | None
+    train_rows: int | None
     validation_rows: int
     parameters: int
 

@@ -4,7 +4,7 @@ Steps run in stretches of at most `STRETCH`, with no synchronisation between dev
 boundary the recorded losses are looked at once. All well: the state is copied into the snapshot. Not so: the
 snapshot comes back, the stretch is replayed up to the step that went wrong to name the tensor and the rows, the rate
 is lowered, and training goes on. Order of rows and noise are functions of (key, epoch) and (key, step), so replay is
-exact, and so is going on from a checkpoint, which is a snapshot on disk.
+exact, and so is going on from a checkpoint, which is a snapshot on disk. Where rows come from is a `Feed`'s affair.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import final
+from typing import NoReturn, final
 
 import torch
 from torch import Tensor
@@ -32,8 +32,9 @@ from vaelid.training import checkpoints
 from vaelid.training.adam import Adam
 from vaelid.training.checkpoints import Checkpoints
 from vaelid.training.events import Compiled, EpochDone, Event, Finished, Progress, RolledBack, Saved, Started, Stream
+from vaelid.training.feed import Epoch, Feed, Unreadable, mass
 from vaelid.training.recovery import ATTEMPTS, LOWER, Failed, culprit, inspect, rows_at_fault
-from vaelid.training.schedule import learning_rate
+from vaelid.training.schedule import learning_rate, planned_steps
 from vaelid.training.settings import Settings
 from vaelid.training.step import TERMS, Step, sums, worth_compiling
 from vaelid.types import Batch
@@ -86,7 +87,7 @@ class Loop:
     def __init__(
         self,
         model: VAE,
-        train: Rows,
+        feed: Feed,
         validation: Rows,
         objective: Objective,
         settings: Settings,
@@ -94,37 +95,37 @@ class Loop:
         store: Checkpoints | None = None,
         stop: threading.Event | None = None,
     ) -> None:
-        self.model, self.train, self.validation = model, train, validation
+        self.model, self.feed, self.validation = model, feed, validation
         self.objective, self.settings, self.key = objective, settings.resolved(), key
         self.store, self.stop = store, stop or threading.Event()
         self.device, self.dtype = model.device, model.dtype
-        self.steps_per_epoch = math.ceil(len(train) / settings.batch_size)
-        planned = settings.epochs * self.steps_per_epoch
-        if objective.settled_at >= planned:
-            raise InputError(
-                f"a warm-up of {objective.settled_at + 1} steps in a run of {planned}",
-                "the objective to reach its end value before training ends",
-                "train for more epochs or shorten the warm-up",
-            )
-        stretches = math.ceil(self.steps_per_epoch / STRETCH)  # of nearly equal length
-        self.boundaries = [number * self.steps_per_epoch // stretches for number in range(1, stretches + 1)]
-        self.optimizer = Adam(model, self.settings.clip, self.settings.average)
-        self.take = Step(model, objective, self.optimizer, self.settings)
+        planned = planned_steps(self.settings, feed.steps, objective.settled_at)
+        steps = feed.steps or 0
+        stretches = math.ceil(steps / STRETCH)  # of nearly equal length
+        self.boundaries = [number * steps // stretches for number in range(1, stretches + 1)]
         asked = self.settings.compile
         compiled = worth_compiling(model, objective, planned) if asked is None else asked
+        self.optimizer = Adam(model, self.settings.clip, self.settings.average, flat=compiled)
+        self.take = Step(model, objective, self.optimizer, self.settings)
         self.state = State(asked=settings.epochs, compiled=compiled)
         self.live = {f"model.{name}": value for name, value in model.state_dict().items()} | self.optimizer.tensors()
         self.snapshot = {name: value.detach().clone() for name, value in self.live.items()}
         self.best = {name: value.detach().clone() for name, value in model.state_dict().items()}
         self.kept = dataclasses.replace(self.state)
-        self.held_out = validation.fixed(key.fold("binarise"), self.dtype)
-        self.masses = [
-            float(len(rows) if rows.batch.weight is None else rows.batch.weight.double().sum())
-            for rows in (train, validation)
-        ]
+        self.held_out, self.mass = validation.fixed(key.fold("binarise"), self.dtype), mass(validation.batch)
         self.resumed = False
         self.best_saved = -1  # the epoch whose weights best.safetensors holds
         self.saved_at = time.monotonic()
+
+    def check(self) -> None:
+        """Look at the rows of the first step to come.
+
+        Raises:
+            InputError: they cannot be read, or do not suit the model.
+        """
+        epoch = self._open()
+        if not epoch.over(self.state.position):
+            self.model.check(epoch.batch(self.state.position, self.key, self.dtype))
 
     # -- state ---------------------------------------------------------------------------------------------------
 
@@ -158,6 +159,7 @@ class Loop:
         for name, value in self.model.state_dict().items():
             value.copy_(self.best[name] if self.kept.best_epoch else self.snapshot[f"model.{name}"])
         self.optimizer.clear()
+        self.optimizer.separate()
         self.model.eval()
 
     def save(self) -> Saved | None:
@@ -209,46 +211,54 @@ class Loop:
     # -- steps ---------------------------------------------------------------------------------------------------
 
     def _rate(self) -> float:
-        return learning_rate(self.settings, self.state.step, self.steps_per_epoch, self.state.rate_scale)
+        return learning_rate(self.settings, self.state.step, self.feed.steps or 1, self.state.rate_scale)
 
-    def _inputs(self, order: Tensor) -> tuple[Batch, Tensor]:
+    def _open(self) -> Epoch:
+        """The epoch at hand."""
+        return self.feed.epoch(self.state.epoch, self.state.position, self.key)
+
+    def _inputs(self, epoch: Epoch) -> tuple[Batch, Tensor]:
         """The rows of the step to come and its noise."""
         state, key = self.state, self.key
-        first = state.position * self.settings.batch_size
-        index = order[first : first + self.settings.batch_size]
-        batch = self.train.take(index, key.fold("binarise", state.step), self.dtype)
+        batch = epoch.batch(state.position, key.fold("binarise", state.step), self.dtype)
         shape = (self.objective.samples, batch.rows, self.model.prior.latent)
         return batch, key.fold("train", state.step).normal(shape, device=self.device, dtype=self.dtype)
 
-    def _step(self, order: Tensor) -> Tensor:
+    def _step(self, epoch: Epoch) -> Tensor:
         """One optimiser step; see `Step`."""
-        batch, u = self._inputs(order)
+        batch, u = self._inputs(epoch)
         record = self.take(batch, u, self._rate(), self.state.step)
         self.state.step += 1
         self.state.position += 1
         return record
 
-    def _compile(self, order: Tensor) -> Compiled:
+    def _compile(self, epoch: Epoch) -> Compiled:
         """Compile the step for full batches, or remember that it cannot be."""
         began = time.monotonic()
         with self._module_noise():
-            failure = self.take.compile(*self._inputs(order))
+            failure = self.take.compile(*self._inputs(epoch))
         self.state.compiled = self.kept.compiled = not failure
         return Compiled(self.state.step, round(time.monotonic() - began, 1), failure)
 
-    def _stretch(self, order: Tensor) -> Event:
+    def _boundary(self) -> int:
+        """Where in the epoch the stretch at hand ends, if the epoch is that long."""
+        later = bisect.bisect(self.boundaries, self.state.position)
+        return self.boundaries[later] if later < len(self.boundaries) else self.state.position + STRETCH
+
+    def _stretch(self, epoch: Epoch) -> Event:
         """Steps up to the next boundary, and what to say of them.
 
         Raises:
             Failed: a loss, a gradient, a weight or the validation bound was not finite, or the loss exploded.
             Interrupted: ``stop`` was set.
+            Unreadable: a batch could not be had.
         """
         self.model.train()
         record = []
-        end = self.boundaries[bisect.bisect(self.boundaries, self.state.position)]
+        end = self._boundary()
         with self._module_noise():
-            while self.state.position < end:
-                record.append(self._step(order))
+            while self.state.position < end and not epoch.over(self.state.position):
+                record.append(self._step(epoch))
                 self._look_for_stop()
         size = self.optimizer.size().to(self.dtype)
         *rows, last = torch.cat((torch.stack(record), size.expand(1, len(record[0])))).double().cpu().tolist()
@@ -261,9 +271,9 @@ class Loop:
             raise Failed("a step made a weight infinite", len(losses) - 1)
         state.highest_loss, state.lowest_loss = max(state.highest_loss, *losses), min(state.lowest_loss, *losses)
         state.sums = tuple(total + sum(term) for total, term in zip(state.sums, terms, strict=True))
-        if state.position == self.steps_per_epoch:
+        if epoch.over(state.position):
             with self._averaged():
-                return self._end_epoch()
+                return self._end_epoch(epoch.mass())
         return Progress(state.step, state.epoch, -sum(losses) / len(losses))
 
     def _module_noise(self) -> AbstractContextManager[None]:
@@ -279,15 +289,16 @@ class Loop:
             raise Interrupted(f"{where}; the model holds its best weights so far, nothing was saved")
         raise Interrupted(f"{where}; the state is saved. Go on with: {self.store.resume_command}")
 
-    def _roll_back(self, order: Tensor, failed: Failed) -> RolledBack:
+    def _roll_back(self, epoch: Epoch, failed: Failed) -> RolledBack:
         """Restore the snapshot, replay to name the tensor and the rows, restore again, lower the rate."""
-        tensor, rows, step = failed.tensor, failed.rows, self.state.step
+        tensor, rows, step, where = failed.tensor, failed.rows, self.state.step, ""
         if failed.index is not None:
             self._restore()
             with self._module_noise():
                 for _ in range(failed.index):
-                    self._step(order)
-                batch, u = self._inputs(order)
+                    self._step(epoch)
+                where = epoch.where(self.state.position)
+                batch, u = self._inputs(epoch)
                 _, outcome = self.take.eager(batch, u, self._rate(), self.state.step)
             self.state.step += 1
             tensor, rows, step = culprit(outcome, self.optimizer), rows_at_fault(outcome, batch.ids()), self.state.step
@@ -296,7 +307,7 @@ class Loop:
         self._restore()
         self.state.failures += 1
         self.state.rate_scale *= LOWER
-        return RolledBack(self.state.step, step, failed.reason, tensor, rows, self._rate())
+        return RolledBack(self.state.step, step, failed.reason + where, tensor, rows, self._rate())
 
     # -- epochs --------------------------------------------------------------------------------------------------
 
@@ -319,7 +330,7 @@ class Loop:
         """Mean terms and surrogate on the validation rows, under the same noise at every epoch."""
         self.model.eval()
         key, samples = self.key.fold("validation"), self.objective.samples
-        totals, mass = [0.0] * (1 + len(TERMS)), self.masses[1]
+        totals = [0.0] * (1 + len(TERMS))
         size = max(1, CHUNK // samples)
         for first in range(0, self.held_out.rows, size):
             batch = self.held_out.take(slice(first, first + size))
@@ -332,16 +343,16 @@ class Loop:
                 raise Failed(reason, None, tensor, rows_at_fault(outcome, batch.ids()))
             totals = [total + value for total, value in zip(totals, found, strict=True)]
             self._look_for_stop()
-        return dict(zip(("surrogate", *TERMS), (total / mass for total in totals), strict=True))
+        return dict(zip(("surrogate", *TERMS), (total / self.mass for total in totals), strict=True))
 
-    def _end_epoch(self) -> EpochDone:
-        """Validate, choose the best weights, and look after the schedule.
+    def _end_epoch(self, seen: float) -> EpochDone:
+        """Validate, choose the best weights, and look after the schedule; ``seen`` is the mass of the training rows.
 
         Until the objective is settled the latest weights are the best: surrogates before and after cannot be compared.
         """
         state, settings = self.state, self.settings
         validation, rate = self._validate(), self._rate()
-        train = dict(zip(TERMS, (total / self.masses[0] for total in state.sums), strict=True))
+        train = dict(zip(TERMS, (total / seen for total in state.sums), strict=True))
         state.epoch, state.position, state.sums = state.epoch + 1, 0, (0.0,) * len(TERMS)
         settled, score = state.step > self.objective.settled_at, validation["surrogate"]
         better = not settled or score > state.best
@@ -363,7 +374,7 @@ class Loop:
 
         Raises:
             Interrupted: ``stop`` was set; the last boundary is saved.
-            RunError: a stretch failed `ATTEMPTS` times, or the disk refused a checkpoint.
+            RunError: a stretch failed `ATTEMPTS` times, a batch could not be had, or the disk refused a checkpoint.
         """
         state, settings = self.state, self.settings
         try:
@@ -372,8 +383,8 @@ class Loop:
                 state.step,
                 settings.epochs,
                 state.epoch,
-                self.steps_per_epoch,
-                len(self.train),
+                self.feed.steps,
+                self.feed.rows,
                 len(self.validation),
                 sum(p.numel() for p in self.optimizer.parameters),
             )
@@ -393,23 +404,40 @@ class Loop:
 
     def _epoch(self) -> Stream:
         """Stretches up to the end of the epoch, or as many as a rollback leaves of it."""
-        order = self.key.fold("order", self.state.epoch).permutation(len(self.train)).to(self.device)
-        if self.state.compiled and self.take.graph is None and len(self.train) >= self.settings.batch_size:
-            yield self._compile(order)
-        event: Event = Progress(0, 0, 0.0)
+        epoch, event = self._open(), Event(0)
         while not isinstance(event, EpochDone):
             try:
-                event = self._stretch(order)
+                if self._to_compile(epoch):
+                    yield self._compile(epoch)
+                event = self._stretch(epoch)
                 self.state.failures = 0
             except Failed as failed:
-                event = self._roll_back(order, failed)
+                event = self._roll_back(epoch, failed)
+            except Unreadable as error:
+                self._look_for_stop()  # Ctrl-C may have ended the loader's workers first
+                self._end_unread(error)
             self.state.said += 1
             self._keep()
+            epoch.forget(self.state.position)
             yield event
             if isinstance(event, RolledBack) and self.state.failures >= ATTEMPTS:
                 self._give_up(event)
             if time.monotonic() - self.saved_at >= self.settings.save_every and (saved := self.save()) is not None:
                 yield saved
+
+    def _to_compile(self, epoch: Epoch) -> bool:
+        """Whether the step is to be compiled now, for batches like the one to come."""
+        position = self.state.position
+        wanted = self.state.compiled and self.take.graph is None
+        return wanted and not epoch.over(position) and epoch.full(position)
+
+    def _end_unread(self, error: Unreadable) -> NoReturn:
+        self.save()
+        further = "" if self.store is None else f" and the state is saved. Go on with: {self.store.resume_command}"
+        raise RunError(
+            f"training stopped after step {self.kept.step}: {str(error).rstrip('.')}. "
+            f"The model holds its best weights so far{further}"
+        ) from error
 
     def _give_up(self, event: RolledBack) -> None:
         self.save()

@@ -1,9 +1,4 @@
-"""Large matrix products of a compiled step through oneDNN.
-
-PyTorch's dense products on a CPU go to a BLAS that uses the widest vectors on one vendor's processors alone; oneDNN,
-which PyTorch ships for convolutions, uses them wherever they are there. Which of the two is taken depends on the
-processor's instructions and on the shapes, nothing measured, so that a run repeats.
-"""
+"""Large products of a compiled step through oneDNN, see `vaelid.networks.products`."""
 
 from __future__ import annotations
 
@@ -13,24 +8,12 @@ import torch
 from torch import Tensor
 from torch._inductor.custom_graph_pass import CustomGraphPass
 
-LARGE = 10_000_000  # multiplications from which a product is worth the call
+from vaelid.networks.products import LARGE, mm
 
-_aten, _mkldnn = torch.ops.aten, torch.ops.mkldnn
+_aten = torch.ops.aten
 _library = torch.library.Library("vaelid", "DEF")  # type: ignore[no-untyped-call]
 _library.define("mm(Tensor a, Tensor b) -> Tensor")  # type: ignore[no-untyped-call]
 _library.define("addmm(Tensor c, Tensor a, Tensor b) -> Tensor")  # type: ignore[no-untyped-call]
-
-
-def mm(a: Tensor, b: Tensor) -> Tensor:
-    """a b for a (n, k) and b (k, m), of any strides."""
-    out: Tensor = _mkldnn._linear_pointwise(a, b.t(), None, "none", [], "")
-    return out
-
-
-def addmm(c: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """a b + c for a (n, k), b (k, m) and c (m,)."""
-    out: Tensor = _mkldnn._linear_pointwise(a, b.t(), c, "none", [], "")
-    return out
 
 
 def _shape(a: Tensor, b: Tensor) -> Tensor:
@@ -38,22 +21,16 @@ def _shape(a: Tensor, b: Tensor) -> Tensor:
 
 
 _library.impl("mm", mm, "CPU")  # type: ignore[no-untyped-call]
-_library.impl("addmm", addmm, "CPU")  # type: ignore[no-untyped-call]
+_library.impl("addmm", lambda c, a, b: mm(a, b, c), "CPU")  # type: ignore[no-untyped-call]
 _library.impl("mm", _shape, "Meta")  # type: ignore[no-untyped-call]
 _library.impl("addmm", lambda c, a, b: _shape(a, b), "Meta")  # type: ignore[no-untyped-call]
 
 _OURS = {_aten.mm.default: torch.ops.vaelid.mm.default, _aten.addmm.default: torch.ops.vaelid.addmm.default}
 
 
-def available() -> bool:
-    """Whether this processor has vectors of 512 bits and this PyTorch has oneDNN."""
-    wide = torch.backends.cpu.get_cpu_capability() == "AVX512"
-    return wide and torch.backends.mkldnn.is_available() and hasattr(_mkldnn, "_linear_pointwise")  # type: ignore[no-untyped-call]
-
-
 @final
 class Products(CustomGraphPass):
-    """Replace large float32 products of a graph."""
+    """Replace the large float32 products of a graph on a CPU."""
 
     def __call__(self, graph: torch.fx.Graph) -> None:
         """Rewrite the graph in place."""

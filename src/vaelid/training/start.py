@@ -8,17 +8,21 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as Items
 
 from vaelid import checks
 from vaelid.data import Dataset, Split, grey_scale, load, standard_split
+from vaelid.data.batches import Form, HeldOut
 from vaelid.data.rows import Rows
-from vaelid.errors import InputError, some
+from vaelid.errors import InputError, InputTypeError, some
+from vaelid.fitted import PerDatum
 from vaelid.model import VAE
 from vaelid.objectives import ELBO, Objective
 from vaelid.random import Key
 from vaelid.training.checkpoints import Checkpoints
 from vaelid.training.events import Stream
+from vaelid.training.feed import Feed, InMemory, Streamed
 from vaelid.training.loop import Loop
 from vaelid.training.settings import Settings
 from vaelid.types import Batch
@@ -98,6 +102,7 @@ def events(
     model: VAE,
     x: Any,
     *,
+    validation: Any = None,
     objective: Objective | None = None,
     settings: Settings | None = None,
     seed: int = 0,
@@ -117,7 +122,9 @@ def events(
 
     Args:
         model: the model to train, on the device where it is.
-        x: a `vaelid.data.Dataset` or whatever `vaelid.data.load` reads.
+        x: a `vaelid.data.Dataset` or whatever `vaelid.data.load` reads; or a PyTorch ``DataLoader``, whose batches are
+            x, (x, …) or dicts with x, image or data and, where there are any, mask, context and weight.
+        validation: beside a loader, and only there: the validation rows, given like x; they are kept in memory.
         objective: what to maximise; `ELBO` by default.
         settings: see `Settings`.
         seed: names every random number of the run.
@@ -135,21 +142,103 @@ def events(
         Interrupted: ``stop`` was set.
         RunError: training failed and could not be rescued, or a checkpoint could not be written.
     """
+    _check_trainable(model)
+    how: dict[str, Any] = {"objective": objective, "settings": settings, "seed": seed}
+    how |= {"checkpoints": checkpoints, "resume": resume, "stop": stop}
+    extra = {"mask": mask, "context": context, "weight": weight}
+    if isinstance(x, DataLoader):
+        held = held_out(model, validation, seed=seed, binarise=binarise, split_rows=split_rows, **extra)
+        return streamed(model, feed_of(model, x, held, binarise), held, binarise=binarise, **how)
+    refuse_held_out(validation)
     dataset = dataset_of(model, x, mask)
     parts = split_rows or standard_split(len(dataset.x), dataset.test_rows)
     _check_split(parts, len(dataset.x))
-    extra = {"mask": mask, "context": context, "weight": weight, "binarise": binarise}
-    train, validation = (
-        rows_of(dataset, part, model.device, **extra)  # type: ignore[arg-type]
-        for part in (parts.train, parts.validation)
+    train, rows = (
+        rows_of(dataset, part, model.device, binarise=binarise, **extra) for part in (parts.train, parts.validation)
     )
     if not binarise:
         support, kind = model.likelihood.support, type(model.likelihood).__name__
         seen = dataset.x if mask is None else checks.observed(dataset.x, checked(dataset, mask)["mask"], support)[0]
         checks.support(seen, support, kind)
-    key = Key(seed).fold("training")
-    model.check(train.fixed(key, model.dtype, slice(0, 1)))
-    loop = Loop(model, train, validation, objective or ELBO(), settings or Settings(), key, checkpoints, stop)
+    return _run(model, InMemory(train, (settings or Settings()).batch_size), rows, **how)
+
+
+def streamed(model: VAE, feed: Streamed, held: HeldOut, *, binarise: bool = False, **how: Any) -> Stream:
+    """What `events` does, for a loader and rows that are held out; ``how`` are its other arguments."""
+    _check_trainable(model)
+    rows = rows_of(held.dataset, held.split.validation, model.device, binarise=binarise, **held.extras)
+    return _run(model, feed, rows, **how)
+
+
+def held_out(
+    model: VAE, validation: Any, test: Any = None, *, seed: int = 0, binarise: bool = False, **beside: Any
+) -> HeldOut:
+    """The rows that a loader does not train on; ``beside`` holds arguments that must not stand beside a loader.
+
+    Raises:
+        InputError: there is something beside it, no ``validation``, or rows that do not suit the model.
+    """
+    for name, value in beside.items():
+        if value is not None:
+            part = "batches that are dicts" if name != "split_rows" else "validation= and test="
+            raise InputError(f"{name}= beside a DataLoader", f"{part} to say so", f"leave {name}= out")
+    if validation is None:
+        raise InputError(
+            "a DataLoader without rows to validate on",
+            "validation=, an array, a data set or another loader",
+            "give rows that the loader does not: ten thousand are plenty",
+        )
+    with Key(seed).fold("held out").seeding():
+        return HeldOut.read(validation, test, model.likelihood, binarise)
+
+
+def refuse_held_out(validation: Any, test: Any = None) -> None:
+    """Refuse rows held out by hand where the rows are split.
+
+    Raises:
+        InputError: one of the two is given.
+    """
+    for name, value in (("validation", validation), ("test", test)):
+        if value is not None:
+            given = f"{name}= beside rows that are split into training, validation and test"
+            raise InputError(given, "a DataLoader of training rows", "to split rows your own way give split_rows=")
+
+
+def feed_of(model: VAE, loader: Any, held: HeldOut, binarise: bool) -> Streamed:
+    """A loader as the source of training rows.
+
+    Raises:
+        InputTypeError: it is none. InputError: it has no batches.
+    """
+    if not isinstance(loader, DataLoader):
+        raise InputTypeError(f"data={type(loader).__name__}", "a PyTorch DataLoader, as the run was made with")
+    return Streamed(loader, Form.of(held.dataset, held.extras, model.likelihood, binarise), model.device)
+
+
+def _run(
+    model: VAE,
+    feed: Feed,
+    validation: Rows,
+    *,
+    objective: Objective | None,
+    settings: Settings | None,
+    seed: int,
+    checkpoints: Checkpoints | None,
+    resume: bool,
+    stop: threading.Event | None,
+) -> Stream:
+    key, objective, settings = Key(seed).fold("training"), objective or ELBO(), settings or Settings()
+    loop = Loop(model, feed, validation, objective, settings, key, checkpoints, stop)
     if resume:
         loop.load()
+    loop.check()
     return loop.run()
+
+
+def _check_trainable(model: VAE) -> None:
+    if isinstance(model.posterior, PerDatum):
+        raise InputError(
+            "a model without an encoder, which would fit q to every row anew at every step",
+            "one with an encoder to train",
+            "give vaelid.wrap an encoder, or vaelid.VAE a posterior that holds one",
+        )

@@ -1,0 +1,1 @@
+"""Side by side with peers: each module is one command, and prints ratios measured in one run."""

@@ -1,0 +1,55 @@
+"""Large dense products on a CPU, through oneDNN where that is faster.
+
+PyTorch's products go to a BLAS that uses vectors of 512 bits on one vendor's processors alone; oneDNN, which PyTorch
+ships for convolutions, uses them wherever they are there, and is then up to twice as fast. Which of the two is taken
+depends on the processor's instructions, the dtype and the shapes, on nothing that is measured, so results repeat.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, final
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+LARGE = 10_000_000  # multiplications from which a product is worth the call
+
+
+@functools.cache
+def available() -> bool:
+    """Whether this processor has vectors of 512 bits and this PyTorch has oneDNN."""
+    if torch.backends.cpu.get_cpu_capability() != "AVX512":
+        return False
+    onednn: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return onednn and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+def mm(a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
+    """a b + c for a (n, k), b (k, m) and c (m,), of any strides; float32 on a CPU, no gradient."""
+    out: Tensor = torch.ops.mkldnn._linear_pointwise(a, b.t(), c, "none", [], "")
+    return out
+
+
+@final
+class FastProducts(TorchFunctionMode):
+    """Inside ``with FastProducts():`` large dense layers run through oneDNN; only where no gradient is recorded."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """``func(*args, **kwargs)``, by another way if it is a large dense layer."""
+        if func is functional.linear and not kwargs and _suits(*args):
+            x, weight, *bias = args
+            return mm(x.reshape(-1, x.shape[-1]), weight.t(), *bias).view(*x.shape[:-1], -1)
+        return func(*args, **kwargs or {})
+
+
+def _suits(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
+    if torch.is_grad_enabled() or not available():
+        return False
+    plain = x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32 and type(x) is Tensor
+    return plain and not torch._C._functorch.peek_interpreter_stack() and x.numel() * weight.shape[0] >= LARGE
