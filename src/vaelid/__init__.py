@@ -26,6 +26,7 @@ from vaelid import (
     recipes,
     runs,
     training,
+    transports,
     wrapping,
 )
 from vaelid.diagnostics import evaluate
@@ -63,6 +64,7 @@ __all__ = [
     "resume",
     "runs",
     "training",
+    "transports",
     "wrap",
     "wrapping",
 ]

@@ -16,6 +16,7 @@ from vaelid.distributions import Distribution
 from vaelid.errors import InputError, InputTypeError, first_line
 from vaelid.fitted import PerDatum
 from vaelid.likelihoods import Likelihood
+from vaelid.networks.products import FastProducts
 from vaelid.parts import part
 from vaelid.posteriors import Posterior
 from vaelid.priors import Prior
@@ -282,11 +283,15 @@ def _each_row(values: Tensor, rows: int, name: str, dims: int) -> Tensor:
 
 @contextlib.contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Put every module into evaluation mode (no dropout, fixed batch statistics), and back as it was at the end."""
+    """Put every module into evaluation mode (no dropout, fixed batch statistics), and back as it was at the end.
+
+    Large dense layers run by the faster of two ways meanwhile, see `vaelid.networks.products`.
+    """
     modes = [(child, child.training) for child in module.modules()]
     module.eval()
     try:
-        yield
+        with FastProducts():
+            yield
     finally:
         for child, training in modes:
             child.training = training

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vaelid.distributions.base import Distribution
-from vaelid.distributions.special import HALF_LOG_2PI
+from vaelid.distributions.special import HALF_LOG_2PI, ndtr
 
 
 @final
@@ -41,8 +41,7 @@ class Normal(Distribution):
 
     def cdf(self, x: Tensor) -> Tensor:
         """Φ((x − loc) / scale)."""
-        probability: Tensor = torch.special.ndtr(self.pull(x))
-        return probability
+        return ndtr(self.pull(x))
 
     def icdf(self, u: Tensor) -> Tensor:
         """loc + scale · Φ⁻¹(u)."""

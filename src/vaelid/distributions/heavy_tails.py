@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vaelid.distributions.base import Distribution
-from vaelid.distributions.special import HALF_LOG_2PI, log1p_square, stirling_error
+from vaelid.distributions.special import HALF_LOG_2PI, log1p_square, ndtr, stirling_error
 
 
 @final
@@ -138,7 +138,7 @@ class LogNormal(Distribution):
     def cdf(self, x: Tensor) -> Tensor:
         """Φ((log x − loc) / scale); 0 where x ≤ 0."""
         positive = x > 0
-        below: Tensor = torch.special.ndtr((torch.where(positive, x, 1).log() - self.loc) / self.scale)
+        below = ndtr((torch.where(positive, x, 1).log() - self.loc) / self.scale)
         return torch.where(positive, below, 0)
 
     def icdf(self, u: Tensor) -> Tensor:

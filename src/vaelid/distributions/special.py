@@ -27,6 +27,12 @@ def log1p_square(y: Tensor) -> Tensor:
     return torch.where(large, 2 * far.log() + torch.log1p(far.reciprocal().square()), torch.log1p(near.square()))
 
 
+def ndtr(t: Tensor) -> Tensor:
+    """Φ(t) = ½ erfc(−t / √2); unlike ½ (1 + erf(t / √2)) it keeps its digits far below 0, until it underflows."""
+    probability: Tensor = 0.5 * torch.special.erfc(t * -math.sqrt(0.5))
+    return probability
+
+
 def pick(table: Tensor, index: Tensor) -> Tensor:
     """``table[..., index]`` for every cell: table (*cells, levels), index (*cells), broadcast."""
     shape = torch.broadcast_shapes(table.shape[:-1], index.shape)  # type: ignore[no-untyped-call]

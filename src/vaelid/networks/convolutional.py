@@ -1,10 +1,14 @@
-"""Convolutional networks for images (batch, channels, height, width), any size, each level halving it."""
+"""Convolutional networks for images (batch, channels, height, width), any size, each level halving it.
+
+Weights lie in memory channels last, the order in which convolutions run fastest.
+"""
 
 from __future__ import annotations
 
 import itertools
 from typing import final
 
+import torch
 from torch import Tensor, nn
 
 from vaelid import checks
@@ -74,6 +78,7 @@ class ConvEncoder(nn.Module):
             nn.GELU(),
             nn.Linear(hidden, heads * latent),
         )
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """(batch, channels, height, width) and (batch, context) → (batch, heads · latent)."""
@@ -122,6 +127,7 @@ class ConvDecoder(nn.Module):
         self.convolutions = nn.ModuleList(
             nn.ConvTranspose2d(before, after, 4, stride=2, padding=1) for before, after in itertools.pairwise(outward)
         )
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """(batch, latent) and (batch, context) → (batch, heads · channels, height, width)."""

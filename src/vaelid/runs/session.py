@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -37,6 +38,7 @@ from vaelid.training.start import (
     rows_of,
     streamed,
 )
+from vaelid.training.step import settled
 from vaelid.types import Batch
 
 SCORING = Key(0)  # names the noise of every score, whatever the seed of the run, so that runs can be compared
@@ -75,7 +77,8 @@ def start(
     Raises:
         InputError: the folder exists or cannot be made, or training could not start; nothing was written then.
     """
-    training = config.training.resolved()
+    steps = math.ceil(len(parts.train) / config.training.batch_size) if feed is None else feed.steps
+    training = settled(config.training, model, objective or config.objective.build(), steps)
     config = config.model_copy(update={"data": config.data.of(dataset), "training": training, "parts": describe(model)})
     extras = checked(dataset, **(extras or {}))
     ensure_new(Path(path))

@@ -34,9 +34,9 @@ from vaelid.training.checkpoints import Checkpoints
 from vaelid.training.events import Compiled, EpochDone, Event, Finished, Progress, RolledBack, Saved, Started, Stream
 from vaelid.training.feed import Epoch, Feed, Unreadable, mass
 from vaelid.training.recovery import ATTEMPTS, LOWER, Failed, culprit, inspect, rows_at_fault
-from vaelid.training.schedule import learning_rate, planned_steps
+from vaelid.training.schedule import learning_rate
 from vaelid.training.settings import Settings
-from vaelid.training.step import TERMS, Step, sums, worth_compiling
+from vaelid.training.step import TERMS, Step, settled, sums
 from vaelid.types import Batch
 
 STRETCH = 50  # steps between boundaries: one copy of the state in 50 steps costs about 1 % of them
@@ -96,15 +96,12 @@ class Loop:
         stop: threading.Event | None = None,
     ) -> None:
         self.model, self.feed, self.validation = model, feed, validation
-        self.objective, self.settings, self.key = objective, settings.resolved(), key
+        self.objective, self.settings, self.key = objective, settled(settings, model, objective, feed.steps), key
         self.store, self.stop = store, stop or threading.Event()
         self.device, self.dtype = model.device, model.dtype
-        planned = planned_steps(self.settings, feed.steps, objective.settled_at)
-        steps = feed.steps or 0
+        steps, compiled = feed.steps or 0, bool(self.settings.compile)
         stretches = math.ceil(steps / STRETCH)  # of nearly equal length
         self.boundaries = [number * steps // stretches for number in range(1, stretches + 1)]
-        asked = self.settings.compile
-        compiled = worth_compiling(model, objective, planned) if asked is None else asked
         self.optimizer = Adam(model, self.settings.clip, self.settings.average, flat=compiled)
         self.take = Step(model, objective, self.optimizer, self.settings)
         self.state = State(asked=settings.epochs, compiled=compiled)

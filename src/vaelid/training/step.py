@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value
 
+from vaelid.errors import first_line
 from vaelid.model import VAE
 from vaelid.networks.products import available
 from vaelid.objectives import Objective, Outcome
 from vaelid.training.adam import Adam
+from vaelid.training.schedule import planned_steps
 from vaelid.training.settings import Settings
 from vaelid.types import Batch
 
@@ -32,6 +34,19 @@ def worth_compiling(model: VAE, objective: Objective, steps: int) -> bool:
     large = sum(p.numel() for p in model.parameters()) >= PARAMETERS_LARGE
     dense = not any(isinstance(module, nn.modules.conv._ConvNd) for module in model.modules())
     return dense and objective.compilable and steps >= (STEPS_LARGE if large else STEPS)
+
+
+def settled(settings: Settings, model: VAE, objective: Objective, steps_per_epoch: int | None) -> Settings:
+    """The settings with all that is left to a rule written out: a cosine's horizon, and whether steps are compiled.
+
+    Raises:
+        InputError: see `vaelid.training.schedule.planned_steps`.
+    """
+    settings = settings.resolved()
+    planned = planned_steps(settings, steps_per_epoch, objective.settled_at)
+    if settings.compile is not None:
+        return settings
+    return settings.model_copy(update={"compile": worth_compiling(model, objective, planned)})
 
 
 @final
@@ -69,14 +84,14 @@ class Step:
             return "its parameters differ in dtype or are not contiguous"
         kept = {name: value.clone() for name, value in self._state().items()}
         self.rows = batch.rows
-        self.graph = torch.compile(self._fresh(), fullgraph=True, dynamic=False, options=_options(u.device))
         try:
+            self.graph = torch.compile(self._fresh(), fullgraph=True, dynamic=False, options=_options(u.device))
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the compiler's own
                 self(batch, u, 0.0, 0)
         except Exception as error:  # whatever keeps the compiler from its work, the eager step does the same
             self.graph = None
-            return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+            return first_line(error)[:200]
         finally:
             with torch.no_grad():
                 for name, value in self._state().items():

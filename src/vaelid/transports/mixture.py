@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from vaelid.distributions import Normal
-from vaelid.distributions.special import HALF_LOG_2PI
+from vaelid.distributions.special import HALF_LOG_2PI, ndtr
 from vaelid.transports.full import FullNormal
-from vaelid.transports.tails import log_ndtr, ndtr, ndtri_exp
+from vaelid.transports.tails import log_ndtr, ndtri_exp
 
 
 @final

@@ -10,12 +10,6 @@ from torch import Tensor
 _FAR = -80.0  # log-probabilities below this have no exponential in float32
 
 
-def ndtr(t: Tensor) -> Tensor:
-    """Φ(t) = ½ erfc(−t / √2); unlike ½ (1 + erf(t / √2)) it keeps its digits far below 0, until it underflows."""
-    probability: Tensor = 0.5 * torch.special.erfc(t * -math.sqrt(0.5))
-    return probability
-
-
 def log_ndtr(t: Tensor) -> Tensor:
     """log Φ(t), differentiable once, with the slope φ/Φ from erfcx: PyTorch's own loses its digits far below 0."""
     value: Tensor = torch.special.log_ndtr(t.detach())
