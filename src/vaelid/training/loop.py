@@ -25,7 +25,7 @@ from torch import Tensor
 
 from vaelid.data.rows import Rows
 from vaelid.errors import InputError, Interrupted, RunError
-from vaelid.model import VAE
+from vaelid.model import VAE, evaluating
 from vaelid.objectives import Objective
 from vaelid.random import Key
 from vaelid.training import checkpoints
@@ -115,14 +115,18 @@ class Loop:
         self.saved_at = time.monotonic()
 
     def check(self) -> None:
-        """Look at the rows of the first step to come.
+        """Look at the rows of the first step to come, and ask the objective about one of them.
 
         Raises:
-            InputError: they cannot be read, or do not suit the model.
+            InputError: they cannot be read, or do not suit the model, or the model does not suit the objective.
         """
         epoch = self._open()
         if not epoch.over(self.state.position):
-            self.model.check(epoch.batch(self.state.position, self.key, self.dtype))
+            batch = epoch.batch(self.state.position, self.key, self.dtype)
+            self.model.check(batch)
+            with evaluating(self.model):
+                problem = self.model.given(batch.take(slice(0, 1)))
+                self.objective(problem, problem.noise(self.key, self.objective.samples), 0)
 
     # -- state ---------------------------------------------------------------------------------------------------
 
