@@ -246,9 +246,9 @@ def floor(shape: Shape) -> Epoch:
     for hook in hooks:
         hook.remove()
     first = next(m for m in model.posterior.modules() if m in seen)  # the data need no gradient
-    for parameter in model.parameters():
-        parameter.grad = torch.zeros_like(parameter)
-    optimizer = torch.optim.Adam(model.parameters(), RATE, fused=True)
+    weights = torch.cat([p.detach().flatten() for p in model.parameters()]).requires_grad_()
+    weights.grad = torch.zeros_like(weights)
+    optimizer = torch.optim.Adam([weights], RATE, fused=True)
 
     def product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         large = a.shape[0] * a.shape[1] * b.shape[1] >= products.LARGE

@@ -54,7 +54,6 @@ def command(line: str) -> str:
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
         code = main(shlex.split(line))
     text = out.getvalue() if code == 0 else out.getvalue() + error.getvalue().rpartition("\r")[2]
-    text = text.replace(f"{Path.cwd()}{os.sep}", "")  # the folder is another one each time
     return "".join(row.rstrip() + "\n" for row in text.splitlines())
 
 

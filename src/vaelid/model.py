@@ -223,8 +223,10 @@ class VAE(nn.Module):
         with evaluating(self):
             return torch.cat([self._centre(rows) for rows in chunks(batch)])
 
-    def decode(self, z: Tensor, context: Tensor | None = None) -> Distribution:
-        """p(x|z) as a distribution value, for z (*lead, latent)."""
+    def decode(self, z: Tensor, context: Any = None) -> Distribution:
+        """p(x|z) as a distribution value, for z (*lead, latent) and context (batch, c) where lead ends in batch."""
+        if context is not None and not isinstance(context, Tensor):
+            context = torch.from_numpy(checks.array(context, "context")).to(self.device, self.dtype)
         likelihood: Distribution = self.likelihood(z, context)
         return likelihood
 

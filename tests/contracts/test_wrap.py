@@ -285,7 +285,7 @@ def test_context_reaches_both_networks() -> None:
     plain = VAE(StandardNormal(LATENT), Bernoulli(outer), DiagonalNormal(inner))
     assert torch.equal(model.encode(X, context=context), plain.encode(X, context=context))
     assert torch.equal(model.sample(5, KEY, context), plain.sample(5, KEY, context))
-    refused("does not take z", lambda: vd.wrap(outer, latent=LATENT, likelihood=Bernoulli))
+    refused("no context, for a network", lambda: vd.wrap(outer, latent=LATENT, likelihood=Bernoulli))
 
 
 def test_prior_of_ones_own() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from vaelid import report, runs
@@ -43,7 +44,7 @@ def conclude(run: Run, model: VAE, dataset: Dataset, output: Output) -> None:
     title = f"On {evaluation.rows:,} test rows, which training never saw (mean ± standard error over rows):"
     ways = ["", *([f"  report   {page}"] if page else []), *next_steps(run, dataset)]
     table = metrics | {"report": str(page) if page else None}
-    output.result(table, [title, *scores(metrics, model.prior.latent), *ways])
+    output.result(table, [title, *scores(metrics, model.prior.latent, conditional(run)), *ways])
     if problem is not None:
         raise problem
 
@@ -62,6 +63,11 @@ def facts(run: Run) -> dict[str, Any]:
     return {"run": str(run.path), "epochs": curves.epochs, "best_epoch": curves.best_epoch, "seconds": seconds}
 
 
+def conditional(run: Run) -> bool:
+    """Whether the run's model is given covariates, so that its scores are those of log p(x | c)."""
+    return run.config.data.context is not None or run.extras().get("context") is not None
+
+
 def is_scored(run: Run) -> bool:
     """Whether metrics.json holds the scores of the run as it is now, not of one resumed since."""
     try:
@@ -75,8 +81,14 @@ def next_steps(run: Run, dataset: Dataset) -> list[str]:
     sample = ("-n", 64, "--out", "samples.png") if dataset.kind == "image" else ("-n", 100, "--out", "samples.csv")
     lines = [f"  next     {command('sample', run.path, *sample)}"]
     if dataset.source not in (MEMORY, LOADER):
-        lines.append(f"           {command('encode', run.path, dataset.source, '--out', 'latents.csv')}")
+        lines.append(f"           {command('encode', run.path, _near(dataset.source), '--out', 'latents.csv')}")
     return [*lines, f"           {command('info', run.path)}"]
+
+
+def _near(source: str) -> str:
+    """A path as seen from the working folder, where it lies below; a built-in name as it is."""
+    path, here = Path(source), Path.cwd()
+    return str(path.relative_to(here)) if path.is_absolute() and path.is_relative_to(here) else source
 
 
 def reason_of(error: Exception) -> str:

@@ -12,7 +12,7 @@ import typer
 from vaelid import likelihoods
 from vaelid import report as reports
 from vaelid.cli.arguments import Device, Json, Quiet, RunPath, opened
-from vaelid.cli.ending import facts, is_scored, measure
+from vaelid.cli.ending import conditional, facts, is_scored, measure
 from vaelid.cli.output import Output, scores
 from vaelid.runs import Run
 
@@ -46,7 +46,7 @@ def info(run: RunPath, json: Json = False, quiet: Quiet = False) -> None:
     hidden = ("fingerprint", "test_rows", "binarise", "measure")
     lines = [f"{key:12}{value}" for key, value in table.items() if value is not None and key not in hidden]
     if metrics:
-        lines += ["", f"On {metrics['rows']:,} test rows:", *scores(metrics, table["latent"])]
+        lines += ["", f"On {metrics['rows']:,} test rows:", *scores(metrics, table["latent"], conditional(folder))]
     output.result(table | {"metrics": metrics}, lines)
 
 

@@ -69,16 +69,17 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def scores(metrics: dict[str, Any], latent: int | None) -> list[str]:
-    """The lines that say how good a model is."""
+def scores(metrics: dict[str, Any], latent: int | None, conditional: bool) -> list[str]:
+    """The lines that say how good a model is; log p(x | c) for one that is given covariates c."""
 
     def estimate(name: str) -> str:
         return f"{metrics[name]:10.2f} ± {metrics[f'{name}_se']:.2f}"
 
     of = f" of {latent}" if latent is not None else ""
+    bound = f"log p(x{' | c' if conditional else ''}) at least"
     return [
         f"  ELBO                    {estimate('elbo')} nats per row",
-        f"  log p(x) at least       {estimate('iwae')} (importance-weighted bound, {metrics['samples']} samples)",
+        f"  {bound:22}  {estimate('iwae')} (importance-weighted bound, {metrics['samples']} samples)",
         f"  rate  KL(q ‖ prior)     {estimate('rate')}",
         f"  distortion              {estimate('distortion')}",
         f"  active units            {metrics['active_units']:7d}{of}",

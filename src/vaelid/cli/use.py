@@ -12,6 +12,7 @@ import typer
 
 from vaelid import checks, runs
 from vaelid.cli.arguments import Data, Device, Json, Quiet, RunPath, in_order, opened, whole
+from vaelid.cli.ending import conditional
 from vaelid.cli.output import Output, scores
 from vaelid.data import (
     TABLE_ENDINGS,
@@ -75,7 +76,7 @@ def evaluate(
             result = evaluate_rows(model, batch, samples=samples, key=runs.SCORING.fold("evaluate"), on_rows=on_rows)
     table = result.as_dict()
     title = f"On {count:,} {what} (mean ± standard error over rows):"
-    output.result({"run": str(folder.path)} | table, [title, *scores(table, model.prior.latent)])
+    output.result({"run": str(folder.path)} | table, [title, *scores(table, model.prior.latent, conditional(folder))])
 
 
 def encode(

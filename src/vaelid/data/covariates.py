@@ -284,6 +284,8 @@ def _values(column: Any, given: str) -> np.ndarray:
         column = [column]
     if isinstance(column, np.ndarray) and column.shape[1:] == (1,):
         column = column[:, 0]
+    if isinstance(column, range):
+        column = list(column)
     return checks.labels(column, len(column), given, "value")
 
 

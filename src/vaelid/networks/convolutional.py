@@ -82,7 +82,7 @@ class ConvEncoder(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """(batch, channels, height, width) and (batch, context) → (batch, heads · latent)."""
-        out: Tensor = self.dense(join(self.convolutions(x).flatten(1), context))
+        out: Tensor = self.dense(join(self.convolutions(x).flatten(1), context, self.context))
         return out
 
 
@@ -131,7 +131,7 @@ class ConvDecoder(nn.Module):
 
     def forward(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """(batch, latent) and (batch, context) → (batch, heads · channels, height, width)."""
-        h: Tensor = self.dense(join(z, context)).view(z.shape[0], self.channels[-1], *self._sizes[0])
+        h: Tensor = self.dense(join(z, context, self.context)).view(z.shape[0], self.channels[-1], *self._sizes[0])
         for convolution, blocks, (height, width) in zip(self.convolutions, self.blocks, self._sizes[1:], strict=True):
             h = convolution(nn.functional.gelu(blocks(h)))[..., :height, :width]
         return h.contiguous()

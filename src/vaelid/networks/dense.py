@@ -10,11 +10,22 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
+from vaelid.errors import InputError
 from vaelid.parts import part
 
 
-def join(features: Tensor, context: Tensor | None) -> Tensor:
-    """Flat features (batch, f) with the context (batch, c) beside them."""
+def join(features: Tensor, context: Tensor | None, covariates: int) -> Tensor:
+    """Flat features (batch, f) with the context (batch, covariates) beside them.
+
+    Raises:
+        InputError: the context is missing, or has another width.
+    """
+    found = 0 if context is None else context.shape[-1]
+    if found != covariates:
+        given = f"a context of {found} covariates" if found else "no context"
+        expected = f"context of shape (rows, {covariates})" if covariates else "none"
+        remedy = "pass context=…, such as that of the data set" if covariates else "build the model for it: context=…"
+        raise InputError(f"{given}, for a network built for {covariates} covariates", expected, remedy)
     return features if context is None else torch.cat((features, context.to(features.dtype)), dim=-1)
 
 
@@ -55,5 +66,5 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """(batch, *inputs) and (batch, context) → (batch, heads · outputs[0], *outputs[1:])."""
-        flat: Tensor = self.layers(join(x.flatten(1), context))
+        flat: Tensor = self.layers(join(x.flatten(1), context, self.context))
         return flat.view(flat.shape[0], self.heads * self.outputs[0], *self.outputs[1:])

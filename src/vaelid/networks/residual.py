@@ -72,5 +72,5 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """(batch, *inputs) and (batch, context) → (batch, heads · outputs[0], *outputs[1:])."""
-        flat: Tensor = self.last(self.blocks(self.first(join(x.flatten(1), context))))
+        flat: Tensor = self.last(self.blocks(self.first(join(x.flatten(1), context, self.context))))
         return flat.view(flat.shape[0], self.heads * self.outputs[0], *self.outputs[1:])

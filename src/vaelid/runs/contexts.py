@@ -25,13 +25,13 @@ def contexts(run: Run, n: int, where: Mapping[str, str], key: Key) -> np.ndarray
     covariates = run.config.data.encoding()
     if covariates is None:
         if where:
-            given = f"--where {next(iter(where))}=…, but {run.path} has no context columns"
+            given = f"--where {'='.join(next(iter(where.items())))}, but {run.path} has no context columns"
             raise InputError(given, "a run trained with --context", "leave --where out")
         known = run.extras().get("context")
         return None if known is None else _drawn(_trained(run, known), n, key)
     for name in where:
         if name not in covariates.names:
-            given = f"--where {name}=…, but {run.path} has no context column of that name"
+            given = f"--where {name}={where[name]}, but {run.path} has no context column of that name"
             raise InputError(given, "a context column", nearest(name, covariates.names))
     chosen = {name: covariates[name].parse(word) for name, word in where.items()}
     if len(chosen) == len(covariates.names):
