@@ -237,7 +237,6 @@ class VAE(nn.Module):
         with evaluating(self):
             return torch.cat([self.decode(self._centre(rows), rows.context).point for rows in chunks(batch)])
 
-    @torch.no_grad()
     def sample(self, n: int, key: Key, context: Any = None) -> Tensor:
         """n new rows, z ~ p(z) and x ~ p(x|z), (n, *event); ``context``, if any, is (n, c).
 
@@ -246,11 +245,16 @@ class VAE(nn.Module):
         Raises:
             InputError: n is not a whole number above 0, or the context has not n rows.
         """
+        return self.draw(n, key, context)[0]
+
+    @torch.no_grad()
+    def draw(self, n: int, key: Key, context: Any = None) -> tuple[Tensor, Tensor]:
+        """What `sample` gives, and the latents (n, latent) behind it."""
         n = checks.positive_int(n, "the number of samples")
         if context is not None:
             values = torch.from_numpy(checks.array(context, "context"))
             context = _each_row(values.to(self.device, self.dtype), n, "context", 2)
-        drawn, event = [], None
+        drawn, latents, event = [], [], None
         with evaluating(self):
             for ids in torch.split(torch.arange(n, device=self.device), CHUNK):
                 u = key.fold("z").normal_rows(ids, 1, self.prior.latent, dtype=self.dtype)
@@ -259,7 +263,8 @@ class VAE(nn.Module):
                 event = event or self.decode(z[0, :1], None if given is None else given[:1]).mean.shape[1:]
                 uniform = key.fold("x").uniform_rows(ids, 1, event.numel(), dtype=self.dtype)
                 drawn.append(self.decode(z[0], given).icdf(uniform.view(-1, *event)))
-        return torch.cat(drawn)
+                latents.append(z[0])
+        return torch.cat(drawn), torch.cat(latents)
 
     def _seen(self, event: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of what the encoder sees of one row."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from arviz_stats.base import array_stats
 from torch import Tensor, nn
 
 from vaelid.diagnostics import ACTIVE, Estimate, evaluate
@@ -23,7 +24,7 @@ from vaelid.types import Batch
 
 PASSES = importlib.import_module("vaelid.evidence.importance")  # whose name its function took
 KEY, ROWS, SIZE, LATENT = Key(8), 37, 6, 3
-FIELDS = ("log_evidence", "mc_se", "ess", "elbo", "reconstruction", "rate", "kl", "centre")
+FIELDS = ("log_evidence", "mc_se", "ess", "k_hat", "elbo", "reconstruction", "rate", "kl", "centre")
 
 
 @pytest.fixture
@@ -61,6 +62,7 @@ def test_by_hand(model: VAE, x: Tensor) -> None:
     expected = {
         "log_evidence": weight.mean(0).log(),
         "ess": weight.sum(0) ** 2 / (weight**2).sum(0),
+        "k_hat": torch.from_numpy(array_stats.psislw(trace.log_weight.numpy(), axis=0)[1]),
         "mc_se": weight.std(0) / weight.mean(0) / math.sqrt(50),
         "reconstruction": trace.log_likelihood.mean(0),
         "kl": kl,

@@ -1,5 +1,27 @@
-"""Evidence: estimates of log p(x), each with its error and its effective sample size."""
+"""Evidence: log p(x) between measured bounds, each with its error, its kind and its cost."""
 
+from vaelid.evidence.annealing import Annealing, annealing, reverse_annealing
+from vaelid.evidence.bracket import bracket
+from vaelid.evidence.budget import Budget
 from vaelid.evidence.importance import Importance, importance
+from vaelid.evidence.result import Bracket, Cost
+from vaelid.evidence.schedules import Linear, Placed, Schedule, Sigmoid
+from vaelid.evidence.simulation import Simulated, simulate
 
-__all__ = ["Importance", "importance"]
+__all__ = [
+    "Annealing",
+    "Bracket",
+    "Budget",
+    "Cost",
+    "Importance",
+    "Linear",
+    "Placed",
+    "Schedule",
+    "Sigmoid",
+    "Simulated",
+    "annealing",
+    "bracket",
+    "importance",
+    "reverse_annealing",
+    "simulate",
+]

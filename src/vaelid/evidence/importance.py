@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, final
@@ -11,11 +10,14 @@ import torch
 from torch import Tensor
 
 from vaelid import checks
+from vaelid.evidence.chains import pareto_k
+from vaelid.evidence.weights import reduced
 from vaelid.model import VAE, evaluating
 from vaelid.random import Key
 from vaelid.transports import has_kl, kl_cells
 from vaelid.types import Batch
 
+KEPT = 1 << 24  # log-weights held at once, for their tail
 DECODER_ROWS = 4096  # decoder rows per pass: large enough for fast matrix products, small enough for the cache
 
 
@@ -28,6 +30,8 @@ class Importance:
         log_evidence: L_K = log (1/K) Σ_k w_k, a lower bound on log p(x) in expectation, nats.
         mc_se: Monte Carlo standard error of L_K by the delta method, √((1/ESS − 1/K) · K/(K − 1)); NaN where K is 1.
         ess: effective sample size (Σ w)² / Σ w².
+        k_hat: Pareto shape of the largest weights (Vehtari et al. 2024); above 0.7 neither L_K nor its error can be
+            relied upon. NaN where K is too small to tell.
         elbo: mean of log w over the same draws, with the closed form of the KL where there is one.
         reconstruction: mean of log p(x|z) over the draws.
         rate: KL(q ‖ p), closed form where there is one, else the mean of log q − log p.
@@ -39,6 +43,7 @@ class Importance:
     log_evidence: Tensor
     mc_se: Tensor
     ess: Tensor
+    k_hat: Tensor
     elbo: Tensor
     reconstruction: Tensor
     rate: Tensor
@@ -59,7 +64,7 @@ def importance(
     """L_K with K = ``samples`` draws from q per row (Burda et al. 2016), the encoder run once per row.
 
     A row's noise depends on (key, row id, sample, dimension) alone, so its result does not depend on the rows beside
-    it (to rounding). Weights are accumulated in float64, in passes of bounded memory.
+    it (to rounding). Weights are summed in float64, drawn in passes of bounded memory.
 
     Args:
         model: any model with a density.
@@ -70,7 +75,7 @@ def importance(
     """
     samples = checks.positive_int(samples, "samples")
     batch = model.batch(x)
-    rows = max(1, min(512, DECODER_ROWS // min(samples, 64)))
+    rows = max(1, min(512, DECODER_ROWS // min(samples, 64), KEPT // samples))
     parts = []
     for first in range(0, batch.rows, rows):
         with evaluating(model):
@@ -78,26 +83,23 @@ def importance(
         if on_rows is not None:
             on_rows(min(first + rows, batch.rows))
     columns: list[Any] = [None if column[0] is None else torch.cat(column) for column in zip(*parts, strict=True)]
-    return Importance(*columns, samples)  # type: ignore[call-arg]  # eight columns and K
+    return Importance(*columns, samples)  # type: ignore[call-arg]  # nine columns and K
 
 
 def _rows(model: VAE, batch: Batch, samples: int, key: Key) -> tuple[Tensor | None, ...]:
     problem = model.given(batch)
     per_pass = max(1, DECODER_ROWS // batch.rows)
     zero = torch.zeros(batch.rows, dtype=torch.float64, device=batch.x.device)
-    peak, first, second, reconstruction, gap = zero - math.inf, zero, zero, zero, zero
+    reconstruction, gap, weights = zero, zero, []
     for start in range(0, samples, per_pass):
         u = problem.noise(key, min(per_pass, samples - start), start=start)
         trace = problem.trace(u)
         log_weight = trace.log_weight.double()
         reconstruction = reconstruction + trace.log_likelihood.double().sum(0)
         gap = gap + (log_weight - trace.log_likelihood.double()).sum(0)
-        new_peak = torch.maximum(peak, log_weight.amax(0))
-        shrink, weight = (peak - new_peak).exp(), (log_weight - new_peak).exp()
-        first = first * shrink + weight.sum(0)
-        second = second * shrink.square() + weight.square().sum(0)
-        peak = new_peak
-    ess = first.square() / second
+        weights.append(log_weight)
+    log_weight = torch.cat(weights)
+    estimate, mc_se, ess = reduced(log_weight, reverse=False)
     reconstruction = reconstruction / samples
     q: Any = problem.start
     p: Any = problem.prior
@@ -105,9 +107,10 @@ def _rows(model: VAE, batch: Batch, samples: int, key: Key) -> tuple[Tensor | No
     rate = -gap / samples if kl is None else kl.sum(-1)
     centre, _ = q.push(torch.zeros(1, batch.rows, problem.noise_size, dtype=model.dtype, device=batch.x.device))
     return (
-        peak + (first / samples).log(),
-        ((1 / ess - 1 / samples).clamp(min=0) * (samples / (samples - 1) if samples > 1 else math.nan)).sqrt(),
+        estimate,
+        mc_se,
         ess,
+        pareto_k(log_weight),
         reconstruction - rate,
         reconstruction,
         rate,

@@ -13,6 +13,7 @@ from typing import Any, final
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
@@ -29,14 +30,37 @@ def available() -> bool:
 
 
 def mm(a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
-    """a b + c for a (n, k), b (k, m) and c (m,), of any strides; float32 on a CPU, no gradient."""
+    """a b + c for a (n, k), b (k, m) and c (m,), of any strides; float32 on a CPU; records no gradient."""
     out: Tensor = torch.ops.mkldnn._linear_pointwise(a, b.t(), c, "none", [], "")
     return out
 
 
 @final
+class _Linear(torch.autograd.Function):
+    """x Wᵀ + b for x (n, k), W (m, k), b (m,) or None, and its first derivatives."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # type: ignore[override]
+        """The product."""
+        ctx.save_for_backward(x, weight)
+        return mm(x, weight.t(), bias)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        """The derivatives that are asked for."""
+        x, weight = ctx.saved_tensors
+        wanted = ctx.needs_input_grad
+        return (
+            mm(slope, weight) if wanted[0] else None,
+            mm(slope.t(), x) if wanted[1] else None,
+            slope.sum(0) if wanted[2] else None,
+        )
+
+
+@final
 class FastProducts(TorchFunctionMode):
-    """Inside ``with FastProducts():`` large dense layers run through oneDNN; only where no gradient is recorded."""
+    """Inside ``with FastProducts():`` large dense layers run through oneDNN; they have first derivatives alone."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -44,12 +68,20 @@ class FastProducts(TorchFunctionMode):
         """``func(*args, **kwargs)``, by another way if it is a large dense layer."""
         if func is functional.linear and not kwargs and _suits(*args):
             x, weight, *bias = args
-            return mm(x.reshape(-1, x.shape[-1]), weight.t(), *bias).view(*x.shape[:-1], -1)
+            rows = x.reshape(-1, x.shape[-1])
+            return _product(rows, weight, *bias).view(*x.shape[:-1], -1)
         return func(*args, **kwargs or {})
 
 
+def _product(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    if not torch.is_grad_enabled():
+        return mm(rows, weight.t(), bias)
+    out: Tensor = _Linear.apply(rows, weight, bias)  # type: ignore[no-untyped-call]
+    return out
+
+
 def _suits(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
-    if torch.is_grad_enabled() or not available():
+    if not available():
         return False
     plain = x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32 and type(x) is Tensor
     return plain and not torch._C._functorch.peek_interpreter_stack() and x.numel() * weight.shape[0] >= LARGE

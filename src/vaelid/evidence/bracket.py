@@ -1,0 +1,341 @@
+"""The bracket: from a cheap look at every row to annealing in both directions where it is needed."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields
+from typing import Any, Literal, final
+
+import torch
+from torch import Tensor
+
+from vaelid import checks
+from vaelid.errors import InputTypeError
+from vaelid.evidence.annealing import OnProgress, Settings, chunks
+from vaelid.evidence.budget import Budget, Spending, doubled
+from vaelid.evidence.crowd import Crowd
+from vaelid.evidence.importance import importance
+from vaelid.evidence.result import APPROXIMATE, BOUND, NONE, Bracket, Cost
+from vaelid.evidence.rounds import Sides, annealed, price, sampled
+from vaelid.evidence.simulation import Simulated, simulate
+from vaelid.evidence.tuning import CHAINS, Hint, Tuning, pilot_cost, tuned
+from vaelid.model import evaluating
+from vaelid.random import Key
+from vaelid.types import Batch
+
+LOOK = 64  # importance samples that decide whether a row needs annealing
+CHEAP = 1000  # importance samples of a row that does not
+EVEN = 0.25  # share of effective samples that the look must have for a row to stay with importance sampling
+CLOSE = 0.1  # nats between the sides that are close enough where no tolerance is given
+RELIABLE = 0.7  # Pareto k-hat up to which it may (Vehtari et al. 2024)
+APART = 0.5  # nats by which estimates must differ for a warning
+MIXED = 1.4  # R-hat, over few transitions, above which the endpoints of a row are suspect
+STUCK = 0.1  # acceptance below which chains hardly moved
+FEW = 2.0  # effective chains below which one of them rules the result
+GATE = 32  # simulated rows on which the approximate upper side is compared with the exact one
+
+
+def bracket(
+    model: Any,
+    x: Any,
+    *,
+    tolerance: float | None = None,
+    budget: Budget | None = None,
+    chains: int = 16,
+    distributions: int = 20,
+    leapfrogs: int = 3,
+    key: Key | None = None,
+    on_progress: OnProgress | None = None,
+) -> Bracket:
+    """log p(x) between two sides, row by row.
+
+    A look at `LOOK` importance samples per row decides how it goes on. Where their weights are even enough, `CHEAP`
+    fresh samples give both sides, L_K and U_K. All other rows are annealed: a pilot finds settings, then fresh chains
+    run forward for the lower side and in reverse for the upper one. Nothing that took part in a decision is reported.
+
+    The lower side is a bound in expectation. So is the upper side of `Simulated` rows, whose reverse chains start at
+    the z that the row came from. On other rows they start at the ends of a further, independent run, resampled and
+    settled by Hamiltonian Monte Carlo, and the upper side is approximate. It is checked in four ways, and what fails
+    becomes a warning: R-hat of those chains; importance sampling from the prior, with draws of its own; the order of
+    the sides; and, for all rows together, the same recipe on `GATE` simulated rows beside their exact upper side.
+
+    Args:
+        model: any model with a density.
+        x: rows, an array or a `Batch`; or `Simulated` rows.
+        tolerance: nats between the sides of a row, and Monte Carlo standard error of either, to be reached by doubling
+            ``distributions`` for the rows that need it; None makes one round.
+        budget: ends the work, or the doubling, at a time or a number of decoder rows.
+        chains: M, chains per row and direction.
+        distributions: T to begin with.
+        leapfrogs: leapfrog steps per transition.
+        key: names all noise; ``Key(0)`` by default.
+        on_progress: called with a stage, the rows done and the rows in all.
+
+    Returns:
+        What was found. Ctrl-C ends the work early and keeps what there is.
+
+    Raises:
+        InputError: rows that do not fit the model, a number out of its range.
+    """
+    z = x.z if isinstance(x, Simulated) else None
+    batch = model.batch(x.batch if isinstance(x, Simulated) else x)
+    settings = Settings(leapfrogs, chains).checked()
+    distributions = checks.positive_int(distributions, "distributions")
+    limit = None if tolerance is None else checks.non_negative(tolerance, "tolerance")
+    report = on_progress or (lambda stage, done, total: None)
+    key = Key(0) if key is None else key
+    work = _Work(model, batch, z, settings, distributions, limit, key, Spending(budget), report)
+    with evaluating(model):
+        return work.result()
+
+
+@final
+class _Work:
+    """A bracket in the making: what is known of every row so far."""
+
+    def __init__(
+        self,
+        model: Any,
+        batch: Batch,
+        z: Tensor | None,
+        settings: Settings,
+        distributions: int,
+        tolerance: float | None,
+        key: Key,
+        spending: Spending,
+        report: OnProgress,
+    ) -> None:
+        self.model, self.batch, self.z, self.settings = model, batch, z, settings
+        self.distributions, self.tolerance = distributions, tolerance
+        self.key, self.spending, self.report = key, spending, report
+        nan = torch.full((batch.rows,), math.nan, dtype=torch.float64)
+        self.lower, self.lower_se, self.upper_se, self.bennett = (nan.clone() for _ in range(4))
+        self.upper = torch.full_like(nan, math.inf)
+        self.used = torch.zeros(batch.rows, dtype=torch.int64)
+        self.done = torch.zeros(batch.rows, dtype=torch.bool)
+        self.tier = ["importance"] * batch.rows
+        self.warnings: dict[int, list[str]] = {}
+        self.notes: list[str] = []
+        self.cost = {field.name: 0 for field in fields(Cost) if field.name != "seconds"}
+        self.interrupted = False
+
+    def result(self) -> Bracket:
+        """Look, decide, bracket, doubt."""
+        rows = torch.arange(self.batch.rows)
+        look = importance(self.model, self.batch, LOOK, self.key.fold("look"))
+        self._spend("pilot", LOOK * self.batch.rows)
+        start, hint = self._start(), self._hint()
+        # what importance sampling from q cannot settle: weights too uneven or with a heavy tail, a gap that `CHEAP`
+        # samples would leave too wide, mass elsewhere
+        gap = look.mc_se.square() * LOOK / CHEAP
+        settled = (gap <= (CLOSE if self.tolerance is None else self.tolerance)) & (look.ess >= EVEN * LOOK)
+        settled = (settled & ~(look.k_hat > RELIABLE) & look.log_evidence.isfinite()).cpu()
+        if hint is not None:
+            settled &= ~(hint.log_evidence > look.log_evidence + APART).cpu()
+        if start == "prior":
+            settled[:] = False
+        try:
+            self._sample(rows[settled])
+            self._anneal(rows[~settled], start, hint)
+        except KeyboardInterrupt:
+            self.interrupted = True
+        self._leave(rows[~self.done])
+        self._ask_the_prior()
+        if self.z is None and not self.interrupted and bool((self.used > 0).any()):
+            self._try_on_simulated_rows(start)
+        return self._bracket(look.elbo.cpu(), look.k_hat.cpu())
+
+    def _start(self) -> Literal["posterior", "prior"]:
+        """The posterior; the prior where reverse chains have to begin at a given z and the posterior has no inverse."""
+        if self.z is None:
+            return "posterior"
+        try:
+            first = self.batch.take(torch.tensor([0], device=self.batch.x.device))
+            self.model.given(first).noise_of(self.z[:1].unsqueeze(0))
+        except InputTypeError:
+            self.notes.append("the posterior has no inverse, so chains walk from the prior")
+            return "prior"
+        return "posterior"
+
+    def _crowd(self, name: str) -> Crowd | None:
+        if self.batch.context is not None:  # the decoder is another one for every row
+            return None
+        crowd = Crowd.drawn(self.model, self.batch, self.key.fold("crowd", name))
+        self._spend("pilot", len(crowd.z))
+        return crowd
+
+    def _hint(self) -> Hint | None:
+        crowd = self._crowd("hint")
+        if crowd is None:
+            return None
+        parts = [
+            crowd.hint(self.batch.take(index), CHAINS, self.key.fold("hint"))
+            for index in chunks(self.batch, self.settings.chains)
+        ]
+        return Hint(torch.cat([z for z, _ in parts], 1), torch.cat([value for _, value in parts]))
+
+    def _sample(self, index: Tensor) -> None:
+        """The cheap tier."""
+        if len(index):
+            self._keep(index, sampled(self.model, self.batch.take(index), self._z(index), CHEAP, self.key), 0)
+            spent = {"lower": CHEAP, "upper": CHEAP, "endpoints": 0 if self.z is not None else CHEAP}
+            for part, rows in spent.items():
+                self._spend(part, rows * len(index))
+            self.report("importance sampling", len(index), len(index))
+
+    def _anneal(self, index: Tensor, start: Literal["posterior", "prior"], hint: Hint | None) -> None:
+        """One round of every row; with a tolerance, doubling where it takes more, and a fresh round of all."""
+        tunings: list[Tuning] = []
+        good: list[Tensor] = []
+        for part in torch.split(index, self._size()):
+            if not self.spending.allows(len(part) * (pilot_cost(start) + self._price(self.distributions))):
+                self.notes.append("the budget ended before all rows were annealed")
+                return
+            told = None if hint is None else Hint(hint.z[:, part], hint.log_evidence[part])
+            pilot = tuned(self.model, self.batch.take(part), start, self.key.fold("pilot"), told)
+            self._spend("pilot", pilot.decoder_rows)
+            key = self.key.fold("first round")
+            sides = self._round(part, pilot.tuning, self.distributions, key, deciding=self.tolerance is not None)
+            self._keep(part, sides, self.distributions)
+            tunings.append(pilot.tuning)
+            good.append(self._met(sides))
+            self.report("annealing", sum(len(rows) for rows in good), len(index))
+        if self.tolerance is None or not tunings:
+            return
+        tuning, first = Tuning.join(tunings), torch.cat(good)
+
+        def met(some: Tensor, distributions: int, key: Key) -> Tensor:
+            if distributions == self.distributions:
+                return first[some]
+            return self._met(self._round(index[some], tuning.take(some), distributions, key, deciding=True))
+
+        needed = doubled(
+            len(index), self.distributions, self._price, met, self.spending, self.key, self.report, self._size()
+        )
+        if self.spending.interrupted:  # the first round of all rows was selected by nothing, and stands
+            raise KeyboardInterrupt
+        reported = 0
+        for each in sorted(set(needed.tolist())):
+            for part in torch.split((needed == each).nonzero()[:, 0], self._size()):
+                key = self.key.fold("reported")
+                self._keep(index[part], self._round(index[part], tuning.take(part), each, key, deciding=False), each)
+                reported += len(part)
+                self.report("reported run", reported, len(index))
+
+    def _round(self, index: Tensor, tuning: Tuning, distributions: int, key: Key, *, deciding: bool) -> Sides:
+        rows, z = self.batch.take(index), self._z(index)
+        sides = annealed(self.model, rows, z, tuning, distributions, self.settings, key)
+        for part, rows in price(self.settings, distributions, exact=self.z is not None)._asdict().items():
+            self._spend("pilot" if deciding else part, rows * len(index))
+        return sides
+
+    def _met(self, sides: Sides) -> Tensor:
+        wide = torch.stack((sides.upper - sides.lower, sides.lower_se, sides.upper_se)).amax(0)
+        return wide <= (math.inf if self.tolerance is None else self.tolerance)
+
+    def _keep(self, index: Tensor, sides: Sides, distributions: int) -> None:
+        """Write down what was found of some rows, with what is suspicious about it."""
+        self.done[index] = True
+        usable = sides.upper.isfinite()
+        self.lower[index], self.lower_se[index] = sides.lower.nan_to_num(nan=-math.inf), sides.lower_se
+        self.upper[index], self.upper_se[index] = torch.where(usable, sides.upper, math.inf), sides.upper_se
+        self.bennett[index], self.used[index] = sides.bennett, distributions
+        doubts = {
+            "log p(x, z) is not a number at some latents, which count as impossible": sides.broken,
+            "p(x) is 0 at all latents that were tried": ~sides.lower.isfinite(),
+            f"the chains behind the upper side disagree (R-hat above {MIXED:g})": sides.r_hat > MIXED,
+            f"chains hardly moved (acceptance below {STUCK:g})": sides.acceptance < STUCK,
+            f"fewer than {FEW:g} effective chains": sides.ess < FEW,
+            f"the sides cross by more than {APART:g} nats": usable & (sides.lower > sides.upper + APART),
+            f"the sides are more than {APART:g} nats apart": usable & (sides.upper > sides.lower + APART),
+        }
+        for i, row in enumerate(index.tolist()):
+            self.tier[row] = "annealing" if distributions else "importance"
+            self.warnings[row] = [text for text, flag in doubts.items() if bool(flag[i])]
+
+    def _leave(self, index: Tensor) -> None:
+        """A lower side for rows that were never annealed."""
+        if not len(index):
+            return
+        found = importance(self.model, self.batch.take(index), LOOK, self.key.fold("left"))
+        self._spend("lower", LOOK * len(index))
+        self.lower[index], self.lower_se[index] = found.log_evidence.cpu(), found.mc_se.cpu()
+        why = "it was interrupted" if self.interrupted else "the budget ended"
+        for row in index.tolist():
+            self.warnings[row] = [f"{why} before this row was annealed: lower is L_{LOOK}, there is no upper side"]
+
+    def _ask_the_prior(self) -> None:
+        """Importance sampling from the prior, with fresh draws, beside the lower side."""
+        crowd = self._crowd("check")
+        if crowd is None:
+            return
+        for index in chunks(self.batch, self.settings.chains):
+            found, se = crowd.log_evidence(self.batch.take(index))
+            more = found.cpu() - self.lower[index]
+            for row in index[more > APART + 2 * se.cpu()].tolist():
+                self.warnings.setdefault(row, []).append(
+                    f"importance sampling from the prior finds more than {APART:g} nats above the lower side"
+                )
+
+    def _try_on_simulated_rows(self, start: Literal["posterior", "prior"]) -> None:
+        """The recipe for real rows on simulated ones, beside their exact upper side."""
+        context = None if self.batch.context is None else self.batch.context[:GATE]
+        rows, key = GATE if context is None else len(context), self.key.fold("gate")
+        known = simulate(self.model, rows, key, context)
+        pilot = tuned(self.model, known.batch, start, key)
+        self._spend("pilot", pilot.decoder_rows)
+        upper = []
+        for name, z in (("exact", known.z), ("as real", None)):
+            try:
+                sides = annealed(
+                    self.model, known.batch, z, pilot.tuning, self.distributions, self.settings, key.fold(name)
+                )
+            except InputTypeError:
+                self.notes.append("the posterior has no inverse: the upper side could not be tried on simulated rows")
+                return
+            self._spend("pilot", price(self.settings, self.distributions, exact=z is not None).total * rows)
+            upper.append(sides.upper)
+        off = upper[1] - upper[0]
+        off = off[off.isfinite()]
+        mean, se = float(off.mean()), float(off.std() / math.sqrt(max(1, len(off))))
+        word = "within" if abs(mean) <= 2 * se else "NOT within"
+        self.notes.append(
+            f"on {len(off)} simulated rows the approximate upper side is {word} 2 standard errors of the exact one: "
+            f"{mean:+.3f} ± {se:.3f}"
+        )
+
+    def _bracket(self, elbo: Tensor, k_hat: Tensor) -> Bracket:
+        ids = self.batch.ids().cpu()
+        if self.interrupted:
+            self.notes.append("interrupted: this is what was found until then")
+        kind = APPROXIMATE if self.z is None else BOUND
+        return Bracket(
+            row=ids,
+            lower=self.lower,
+            upper=self.upper,
+            lower_mc_se=self.lower_se,
+            upper_mc_se=self.upper_se,
+            upper_kind=tuple(kind if finite else NONE for finite in self.upper.isfinite().tolist()),
+            tier=tuple(self.tier),
+            distributions=self.used,
+            elbo=elbo,
+            k_hat=k_hat,
+            bennett=None if self.z is None else self.bennett,
+            warnings={int(ids[row]): tuple(texts) for row, texts in sorted(self.warnings.items()) if texts},
+            notes=tuple(self.notes),
+            cost=Cost(**self.cost, seconds=self.spending.seconds),
+            interrupted=self.interrupted,
+        )
+
+    def _z(self, index: Tensor) -> Tensor | None:
+        return None if self.z is None else self.z[index]
+
+    def _size(self) -> int:
+        return len(chunks(self.batch, self.settings.chains)[0])
+
+    def _price(self, distributions: int) -> int:
+        return price(self.settings, distributions, exact=self.z is not None).total
+
+    def _spend(self, part: str, rows: int) -> None:
+        self.cost[part] += rows
+        self.spending.spend(rows)

@@ -1,0 +1,112 @@
+"""Doubling until a tolerance is met or a budget is spent, by runs that are then discarded."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from vaelid import checks
+from vaelid.random import Key
+
+DOUBLINGS = 7  # at most: from 20 distributions to 2560
+
+
+@final
+@dataclass(frozen=True)
+class Budget:
+    """What may be spent, whichever ends first.
+
+    Attributes:
+        seconds: wall time.
+        decoder_rows: decoder rows, all rows of data together.
+    """
+
+    seconds: float | None = None
+    decoder_rows: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.seconds is not None:
+            checks.positive(self.seconds, "the budget's seconds")
+        if self.decoder_rows is not None:
+            checks.positive_int(self.decoder_rows, "the budget's decoder_rows")
+
+
+@final
+class Spending:
+    """What was spent of a budget, whether more may be, and whether Ctrl-C ended the doubling."""
+
+    def __init__(self, budget: Budget | None) -> None:
+        self.budget, self.decoder_rows, self.interrupted = budget or Budget(), 0, False
+        self._begun = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Wall time since the beginning."""
+        return time.perf_counter() - self._begun
+
+    def spend(self, decoder_rows: int) -> None:
+        """Note decoder rows that were spent."""
+        self.decoder_rows += decoder_rows
+
+    def allows(self, decoder_rows: int) -> bool:
+        """Whether so many more fit, at the speed so far."""
+        rows, seconds = self.budget.decoder_rows, self.budget.seconds
+        if rows is not None and self.decoder_rows + decoder_rows > rows:
+            return False
+        if seconds is None:
+            return True
+        pace = self.seconds / self.decoder_rows if self.decoder_rows else 0.0
+        return self.seconds + pace * decoder_rows <= seconds
+
+
+def doubled(
+    rows: int,
+    distributions: int,
+    cost: Callable[[int], int],
+    met: Callable[[Tensor, int, Key], Tensor],
+    spending: Spending,
+    key: Key,
+    report: Callable[[str, int, int], None],
+    pieces: int,
+) -> Tensor:
+    """The number of distributions of every row, (row,), int64: doubled from ``distributions`` until ``met``.
+
+    Stopping a run when its own result looks good biases what is reported, however unbiased the estimator: so what
+    ``met`` computes is only ever used here, and the caller makes one fresh run with the numbers returned. A round is
+    begun only if the budget holds it together with that fresh run. Ctrl-C ends the doubling.
+
+    Args:
+        rows: number of rows.
+        distributions: where doubling starts.
+        cost: decoder rows per row of data for a number of distributions.
+        met: which of some rows (positions, number of distributions, key of the noise) are good enough.
+        spending: what the budget allows; the rounds are noted in it.
+        key: names the noise of the rounds.
+        report: told (stage, rows done, rows in all).
+        pieces: rows per call of ``met``.
+    """
+    needed = torch.full((rows,), distributions)
+    left, each = torch.arange(rows), distributions
+    try:
+        for number in range(DOUBLINGS + 1):
+            settled = sum(cost(n) for n in needed.tolist()) + len(left) * (cost(each) - cost(distributions))
+            if not spending.allows(len(left) * cost(each) + settled):
+                break
+            needed[left] = each
+            good = []
+            for index in torch.split(left, pieces):
+                good.append(met(index, each, key.fold("deciding", number)).cpu())
+                spending.spend(cost(each) * len(index))
+                report(f"deciding, {each} distributions", int(sum(len(part) for part in good)), len(left))
+            left = left[~torch.cat(good)]
+            if not len(left):
+                break
+            each *= 2
+    except KeyboardInterrupt:
+        spending.interrupted = True
+    return needed

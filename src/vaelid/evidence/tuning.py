@@ -1,0 +1,226 @@
+"""What is found out before a run and then frozen: where chains start, how far they step, how far log w spreads."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, final
+
+import torch
+from torch import Tensor
+
+from vaelid.evidence.hmc import transition
+from vaelid.evidence.paths import NoisePath, Path, State, from_prior
+from vaelid.random import Key
+from vaelid.types import Batch
+
+CHAINS, LEAPFROGS = 8, 4  # of a pilot
+TEMPERATURES = 12  # of the pilot that tunes steps
+SCOUT = 10  # temperatures of the pilot that finds the start, and
+STAY = 4  # its transitions at β = 1
+TARGET = 0.7  # acceptance that step sizes are tuned to
+GAIN = 1.0  # change of the log step per unit of acceptance off the target
+WINDOW = 5  # temperatures over which the noise of a few chains is averaged
+DRAWS = 24  # effective number of draws that a scout's chains are taken for
+MARGIN = 1.05  # by how much a start is wider than what the scout saw
+
+
+class Hint(NamedTuple):
+    """Draws from p(z|x) that another method suggests, z (chain, row, d), and its estimate of log p(x), (row,)."""
+
+    z: Tensor
+    log_evidence: Tensor
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Tuning:
+    """Frozen settings of a path for some rows; float64, but loc and scale, which are in the model's dtype.
+
+    Attributes:
+        grid: inverse temperatures, (n,), from 0 to 1.
+        log_step: log of the step size that is accepted with probability `TARGET`, (n, row).
+        spread: standard deviation of log w over the pilot's chains, (n, row).
+        loc: where the noise of the start is moved to, (row, k); None where it stays.
+        scale: by how much it is stretched, (row, k).
+    """
+
+    grid: Tensor
+    log_step: Tensor
+    spread: Tensor
+    loc: Tensor | None = None
+    scale: Tensor | None = None
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return self.log_step.shape[1]
+
+    def path(self, model: Any, batch: Batch) -> Path:
+        """The path of the rows that these settings were made for."""
+        if self.loc is None:
+            return from_prior(model, batch)
+        return NoisePath(model.given(batch), self.loc, self.scale)
+
+    def steps(self, betas: Tensor, leapfrogs: int, longest: float) -> Tensor:
+        """Step sizes at ``betas`` (m, row), linear in log between the grid's; no trajectory exceeds ``longest``."""
+        grid = self.grid.unsqueeze(-1).expand_as(self.log_step)
+        return interpolate(betas, grid, self.log_step).exp().clamp(max=longest / leapfrogs)
+
+    def take(self, index: Tensor) -> Tuning:
+        """The rows at ``index``."""
+        loc = None if self.loc is None else self.loc[index]
+        scale = None if self.scale is None else self.scale[index]
+        return Tuning(self.grid, self.log_step[:, index], self.spread[:, index], loc, scale)
+
+    @staticmethod
+    def join(parts: list[Tuning]) -> Tuning:
+        """The rows of all parts, in order."""
+
+        def joined(name: str, dim: int) -> Any:
+            columns = [getattr(part, name) for part in parts]
+            return None if columns[0] is None else torch.cat(columns, dim)
+
+        return Tuning(parts[0].grid, joined("log_step", 1), joined("spread", 1), joined("loc", 0), joined("scale", 0))
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Pilot:
+    """A pilot run: its settings for later runs, and its chains at β = 1 with their log-weights.
+
+    The chains were tuned while they ran, so their weights estimate nothing without bias; they serve to choose.
+    """
+
+    tuning: Tuning
+    state: State
+    log_weight: Tensor
+    decoder_rows: int
+
+
+def tuned(model: Any, batch: Batch, start: Literal["posterior", "prior"], key: Key, hint: Hint | None = None) -> Pilot:
+    """Find the settings of some rows: 848 decoder rows for each from the posterior, 392 from the prior.
+
+    From the posterior a scout goes first. It anneals a few chains from q(z|x) to p(x, z), keeps what they visit for
+    β ≥ ½, and takes mean and standard deviation of that as the start of all later runs: an encoder that is off by
+    many standard deviations for one row costs that row nothing but the scout.
+    """
+    path: Path
+    if start == "prior":
+        path = from_prior(model, batch)
+    else:
+        problem = model.given(batch)
+        path = NoisePath(problem, *_scout(NoisePath(problem), key.fold("scout"), hint))
+    tuning, state, log_weight = _pilot(path, key.fold("pilot"))
+    return Pilot(tuning, state, log_weight, pilot_cost(start) * batch.rows)
+
+
+def pilot_cost(start: Literal["posterior", "prior"]) -> int:
+    """Decoder rows per row of data of `tuned`."""
+    scout = 1 + (SCOUT + STAY) * LEAPFROGS if start == "posterior" else 0
+    return CHAINS * (scout + 1 + TEMPERATURES * LEAPFROGS)
+
+
+def _scout(path: NoisePath, key: Key, hint: Hint | None) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of noise under p(z|x), (row, k), drawn toward 0 and 1 as far as chance explains them.
+
+    Where a hint's estimate of log p(x) is larger than the chains' own, as many of them as its share of the sum go on
+    from the hint's draws, and what those chains saw before is forgotten.
+    """
+    state, log_weight, log_step = _begin(path, key)
+    visits: list[Tensor] = []
+    counted: list[Tensor] = []
+    for t in range(SCOUT + STAY):
+        beta = min(1.0, (t + 1) / SCOUT)
+        if t < SCOUT:
+            log_weight = log_weight + state.log_weight.double() / SCOUT
+        elif t == SCOUT and hint is not None:
+            moved = _moved(log_weight, hint)
+            if bool(moved.any()):
+                state = path.state(torch.where(moved.unsqueeze(-1), path.of(hint.z), state.position))
+                counted = [~moved for _ in counted]
+        state, log_step, _ = _tuned_move(path, state, beta, log_step, key.fold("move", t))
+        if 2 * beta >= 1:
+            visits.append(state.position)
+            counted.append(torch.ones_like(state.log_weight, dtype=torch.bool))
+    position, weight = torch.cat(visits), torch.cat(counted).unsqueeze(-1).to(state.position.dtype)
+    weight = weight / weight.sum(0)
+    mean = (weight * position).sum(0)
+    variance = (weight * (position - mean).square()).sum(0).clamp(min=1e-6)
+    loc = _shrunk(mean, variance / DRAWS)
+    log_scale = 0.5 * _shrunk(variance.log(), torch.full_like(variance, 2 / DRAWS))
+    return loc, log_scale.exp() * MARGIN
+
+
+def _moved(log_weight: Tensor, hint: Hint) -> Tensor:
+    """Which chains go on from a hint's draws, (chain, row): its share of the two estimates' sum, rounded."""
+    own = log_weight.nan_to_num(nan=-math.inf).logsumexp(0) - math.log(len(log_weight))
+    share = torch.sigmoid((hint.log_evidence - own).nan_to_num(nan=-math.inf))
+    chain = torch.arange(len(log_weight), device=share.device).unsqueeze(-1)
+    return chain < (share * len(log_weight)).round()
+
+
+def _shrunk(values: Tensor, noise: Tensor) -> Tensor:
+    """Estimates (row, k) with error variances ``noise``, drawn toward 0: v τ² / (τ² + noise), where τ² is the variance
+    of a row's true values as its k estimates tell (Efron & Morris 1973).
+    """
+    signal = (values.square() - noise).mean(-1, keepdim=True).clamp(min=0)
+    return values * signal / (signal + noise)
+
+
+def _pilot(path: Path, key: Key) -> tuple[Tuning, State, Tensor]:
+    """Anneal a few chains along the path, and tune the step size of every row and temperature as they go.
+
+    After each transition log step moves by `GAIN` · (mean acceptance − `TARGET`). Steps and spreads are then averaged
+    over neighbouring temperatures.
+    """
+    grid = torch.linspace(0, 1, TEMPERATURES + 1, dtype=torch.float64) ** path.power
+    state, log_weight, log_step = _begin(path, key)
+    steps, spreads = [], [_spread(state)]
+    for t in range(1, TEMPERATURES + 1):
+        log_weight = log_weight + (grid[t] - grid[t - 1]).item() * state.log_weight.double()
+        state, log_step, _ = _tuned_move(path, state, grid[t].item(), log_step, key.fold("move", t))
+        steps.append(log_step)
+        spreads.append(_spread(state))
+    loc, scale = (path.loc, path.scale) if isinstance(path, NoisePath) and path.loc is not None else (None, None)
+    return Tuning(grid, _smooth([steps[0], *steps]), _smooth(spreads), loc, scale), state, log_weight
+
+
+def _begin(path: Path, key: Key) -> tuple[State, Tensor, Tensor]:
+    """Chains at β = 0, their log-weights, and the log of the step to begin with, (row,)."""
+    state = path.state(path.start(path.problem.noise(key.fold("start"), CHAINS)))
+    log_weight = torch.zeros_like(state.log_weight, dtype=torch.float64)
+    return state, log_weight, torch.full_like(log_weight[0], math.log(path.longest / LEAPFROGS))
+
+
+def _tuned_move(path: Path, state: State, beta: float, log_step: Tensor, key: Key) -> tuple[State, Tensor, Tensor]:
+    """A transition, and the log step after it."""
+    move = transition(path, state, torch.full_like(log_step, beta), log_step.exp(), LEAPFROGS, key)
+    log_step = log_step + GAIN * (move.acceptance.mean(0).double() - TARGET)
+    # a little longer than the longest useful trajectory, so that a run of one leapfrog fewer has a whole one; much
+    # longer ones would turn the noise back to where it was
+    return move.state, log_step.clamp(max=math.log(path.longest / (LEAPFROGS - 1))), move.acceptance
+
+
+def interpolate(at: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """y at ``at`` (m, row), linear between the points x (n, row), which increase down the columns."""
+    columns = x.T.contiguous()
+    right = torch.searchsorted(columns, at.T.contiguous()).clamp(1, len(x) - 1)
+    left = right - 1
+    x0, x1 = columns.gather(1, left), columns.gather(1, right)
+    share = ((at.T - x0) / (x1 - x0)).clamp(0, 1)
+    heights = y.T
+    return torch.lerp(heights.gather(1, left), heights.gather(1, right), share).T
+
+
+def _spread(state: State) -> Tensor:
+    """Standard deviation of log w over the chains, (row,), from their quartiles: one stray chain does not rule."""
+    values = state.log_weight.double().nan_to_num(nan=0.0, neginf=-1e15)
+    low, high = values.quantile(0.25, dim=0), values.quantile(0.75, dim=0)
+    return (high - low) / 1.35
+
+
+def _smooth(values: list[Tensor]) -> Tensor:
+    """Moving average over the list, with fewer terms at its ends, (n, row)."""
+    half = WINDOW // 2
+    return torch.stack([torch.stack(values[max(0, i - half) : i + half + 1]).mean(0) for i in range(len(values))])

@@ -1,0 +1,21 @@
+"""From log-weights to an estimate of log p(x), with its error and its effective sample size."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+
+
+def reduced(log_weight: Tensor, *, reverse: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Estimate, Monte Carlo standard error and effective sample size over chains (chain, row) of log w.
+
+    Forward log (1/M Σ w), in reverse −log (1/M Σ 1/w). NaN counts as weight 0: the bounds stay bounds.
+    """
+    sign = -1.0 if reverse else 1.0
+    values = (sign * log_weight).nan_to_num(nan=-math.inf, neginf=-math.inf, posinf=math.inf)
+    chains = len(values)
+    total = values.logsumexp(0)
+    ess = (2 * total - (2 * values).logsumexp(0)).exp().nan_to_num(nan=0.0)
+    mc_se = ((1 / ess - 1 / chains).clamp(min=0) * (chains / (chains - 1) if chains > 1 else math.nan)).sqrt()
+    return sign * (total - math.log(chains)), mc_se, ess
