@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol, final
 
 import torch
@@ -47,7 +47,7 @@ class PerDatum(nn.Module):
 
     The noise is a function of (row id, step) alone, so q is the same at every call, and does not depend on the rows
     fitted beside it (to rounding). Rows are fitted in pieces of bounded memory. The cost is that of
-    ``draws + 16 · pairs + 2 · pairs · steps`` decoder rows per row of data, the last of them with a gradient: 1300 by
+    ``draws + 16 · pairs + 2 · pairs · steps`` decoder rows per row of data, the last of them with a gradient: 1296 by
     default, anew whenever a model is asked about rows. Such a model is not trained: every step would cost as much.
 
     Args:
@@ -61,6 +61,11 @@ class PerDatum(nn.Module):
         super().__init__()
         self.steps, self.pairs = checks.positive_int(steps, "steps"), checks.positive_int(pairs, "pairs")
         self.draws, self.rate = checks.positive_int(draws, "draws"), checks.positive(rate, "rate")
+
+    @property
+    def cost(self) -> int:
+        """Decoder rows per row of data."""
+        return self.draws + 2 * self.pairs * (len(SCALES) + self.steps)
 
     def forward(self, batch: Batch, pose: Callable[[Batch], Posed]) -> Normal:
         """q for every row, with parameters (batch, latent) that carry no gradient; no other tensor is touched.
@@ -86,19 +91,12 @@ class PerDatum(nn.Module):
             posed = pose(batch)
             loc = self._start(posed, batch)
             log_scale = self._scale(posed, batch, loc).log().unsqueeze(-1).repeat(1, loc.shape[-1])
-        with torch.enable_grad():
-            loc.requires_grad_()
-            log_scale.requires_grad_()
-            adam = torch.optim.Adam([loc, log_scale], betas=BETAS, maximize=True)
-            for step in range(self.steps):
-                adam.param_groups[0]["lr"] = self._rate(step)
-                q = Normal(loc, log_scale.exp())
-                z, _ = q.push(self._noise("step", batch, loc, step))
-                gain = posed.log_joint(z) - q.detach().log_prob(z)
-                # the gradients of these two alone: those of the model's parameters are nobody's business here
-                loc.grad, log_scale.grad = torch.autograd.grad(gain.mean(0).sum(), (loc, log_scale))
-                adam.step()
-        return loc.detach(), log_scale.detach().exp()
+
+        def noise(step: int) -> Tensor:
+            return self._noise("step", batch, loc, step)
+
+        climb((loc, log_scale), lambda: Normal(loc, log_scale.exp()), posed, noise, self.steps, self.rate)
+        return loc, log_scale.exp()
 
     def _start(self, posed: Posed, batch: Batch) -> Tensor:
         """The draw from the prior with the largest log p(x, z), (batch, latent)."""
@@ -122,5 +120,42 @@ class PerDatum(nn.Module):
         u = key.normal_rows(batch.ids(), self.pairs, loc.shape[-1], start=step * self.pairs, dtype=loc.dtype)
         return torch.cat((u, -u))
 
-    def _rate(self, step: int) -> float:
-        return self.rate * (END + (1 - END) * 0.5 * (1 + math.cos(math.pi * step / self.steps)))
+
+def climb(
+    free: Sequence[Tensor],
+    build: Callable[[], Transport],
+    posed: Posed,
+    noise: Callable[[int], Tensor],
+    steps: int,
+    rate: float,
+) -> None:
+    """Move ``free`` in place up the ELBO of each row's q, by Adam under a rate that falls along a cosine.
+
+    The gradient is that of log p(x, z) − log q(z) through z alone (Roeder et al. 2017), averaged over draws. Rows do
+    not touch each other: one whose densities are not finite spoils itself alone.
+
+    Args:
+        free: the parameters, (batch, …) each.
+        build: q at their present values.
+        posed: the rows' problem.
+        noise: noise of a step, (sample, batch, latent).
+        steps: steps of Adam.
+        rate: Adam's rate at the first step.
+    """
+    with torch.enable_grad():
+        for parameter in free:
+            parameter.requires_grad_()
+        adam = torch.optim.Adam(free, betas=BETAS, maximize=True)
+        for step in range(steps):
+            adam.param_groups[0]["lr"] = rate * (END + (1 - END) * 0.5 * (1 + math.cos(math.pi * step / steps)))
+            q = build()
+            z, _ = q.push(noise(step))
+            gain = posed.log_joint(z) - q.detach().log_prob(z)
+            # the gradients of these alone: those of the model's parameters are nobody's business here
+            gradients = torch.autograd.grad(gain.mean(0).sum(), tuple(free))
+            for parameter, gradient in zip(free, gradients, strict=True):
+                parameter.grad = gradient
+            adam.step()
+    for parameter in free:
+        parameter.requires_grad_(False)
+        parameter.grad = None

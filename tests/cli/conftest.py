@@ -18,6 +18,8 @@ import pytest
 import vaelid
 from vaelid.cli import main
 
+FEW = ("--epochs", 2, "--set", "evaluation.samples=20", "--set", "evaluation.evidence=0")
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -88,7 +90,7 @@ def table(numbers):
 def digits_run(tmp_path_factory):
     """A run on digits of two epochs, in a folder whose name holds a blank; not to be changed."""
     path = tmp_path_factory.mktemp("session") / "digits run"
-    answer = _call("train", "digits", "--epochs", 2, "--out", path, "--set", "evaluation.samples=20")
+    answer = _call("train", "digits", "--out", path, *FEW)
     assert answer.code == 0, answer.err
     return path
 
@@ -99,6 +101,6 @@ def table_run(tmp_path_factory, table):
     folder = tmp_path_factory.mktemp("session")
     source, path = folder / "my table.csv", folder / "run"
     source.write_text(table)
-    answer = _call("train", source, "--label", "kind", "--epochs", 2, "--out", path, "--set", "evaluation.samples=20")
+    answer = _call("train", source, "--label", "kind", "--out", path, *FEW)
     assert answer.code == 0, answer.err
     return path, source

@@ -130,6 +130,16 @@ CASES = {
     "negative latents": ("train digits --latent -2", "--latent is -2", "at least 1"),
     "no samples": ("evaluate {}/digits --samples 0", "--samples is 0", "at least 1"),
     "no rows": ("evaluate {}/digits --rows 0", "--rows is 0", "at least 1"),
+    "no rows to bracket": ("evidence {}/digits --rows 0", "--rows is 0", "at least 1"),
+    "a negative tolerance": ("evidence {}/digits --tolerance -1", "--tolerance is -1", "at least 0"),
+    "a tolerance that is none": ("evidence {}/digits --tolerance nan", "--tolerance is nan", "at least 0"),
+    "no such time": ("evidence {}/digits --budget 5x", "'5x'", "such as 90s, 10m or 1h"),
+    "a time without a unit": ("evidence {}/digits --budget 10", "'10'", "such as 90s, 10m or 1h"),
+    "no time": ("evidence {}/digits --budget 0s", "'0s'", "such as 90s, 10m or 1h"),
+    "no RUN to bracket": ("evidence", "RUN", "--help"),
+    "no such RUN to bracket": ("evidence nothing", "no run folder nothing", "vaelid train digits"),
+    "RUN and DATA of a bracket exchanged": ("evidence digits {}/digits", "digits is no run folder", "RUN first"),
+    "simulated rows of DATA": ("evidence {}/digits digits --simulated", "--simulated and DATA", "one of the two"),
     "none to sample": ("sample {}/digits -n 0", "-n is 0", "at least 1"),
     "resume and seed": ("train --resume {}/digits --seed 0", "--seed", "only --epochs or --device"),
     "resume and DATA": ("train digits --resume {}/digits", "DATA", "only --epochs or --device"),
@@ -208,6 +218,7 @@ CASES = {
     "no such run": ("compare {}/digits {}/nope", "no run folder", "holds no checkpoint, table"),
     # using a model on other data
     "other rows to evaluate": ("evaluate {}/table {}/wide.npy", "shape (5,)", "(3,)"),
+    "other rows to bracket": ("evidence {}/table {}/wide.npy", "shape (5,)", "(3,)"),
     "other rows to encode": ("encode {}/table digits", "shape (1, 8, 8)", "(3,)"),
     "too bright": ("evaluate {}/digits {}/bright.npy", "Binomial likelihood cannot give", "correct those rows"),
     "unknown ending of a table": ("encode {}/digits digits --out z.txt", "'.txt'", ".csv, .parquet, .npy, .npz"),
@@ -328,7 +339,7 @@ def wait_for_epochs(run, process):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
 def test_interrupted_and_resumed(number, spawn, call, here):
     words = ("train", "digits", "--epochs", 100000, "--out", "my run", "--set", "training.patience=0")
-    process = spawn(*words, "--set", "evaluation.samples=5", cwd=here)
+    process = spawn(*words, "--set", "evaluation.samples=5", "--set", "evaluation.evidence=0", cwd=here)
     wait_for_epochs(here / "my run", process)
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
@@ -393,6 +404,7 @@ def test_a_disk_that_fills(call, small_disk, monkeypatch):
     """Training writes its first checkpoint, then other files fill the disk: the checkpoint stays whole."""
     monkeypatch.chdir(small_disk)
     few = ("--epochs", 1, "--set", "training.patience=0", "--set", "evaluation.samples=5")
+    few += ("--set", "evaluation.evidence=0")
     first = call("train", "digits", "--out", "run", *few)
     assert first.code == 0, first.err
     checkpoint = (small_disk / "run" / "checkpoints" / "last.safetensors").read_bytes()
@@ -424,7 +436,7 @@ def test_a_disk_that_is_full_for(what, call, here, monkeypatch):
                 raise OSError(28, "No space left on device")
         replace(source, target)
 
-    few = ("--set", "evaluation.samples=5", "--set", "training.save_every=0")
+    few = ("--set", "evaluation.samples=5", "--set", "evaluation.evidence=0", "--set", "training.save_every=0")
     words = ("train", "digits", "--epochs", 3, "--out", "run", *few)
     with monkeypatch.context() as patch:
         patch.setattr(files.os, "replace", full)

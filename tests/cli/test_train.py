@@ -20,7 +20,7 @@ KEYS = {
     "run", "epochs", "elbo", "elbo_se", "iwae", "iwae_se", "rate", "rate_se", "distortion", "distortion_se",
     "active_units", "seconds",
 }  # fmt: skip
-FEW = ("--epochs", 2, "--set", "evaluation.samples=20")
+FEW = ("--epochs", 2, "--set", "evaluation.samples=20", "--set", "evaluation.evidence=0")
 FILES = {
     "checkpoints", "config.toml", "env.json", "events.jsonl", "metrics.json", "model.safetensors", "report.html",
     "split.npz",
@@ -69,7 +69,7 @@ def test_words_and_next_commands(call, here, table):
     assert re.search(rf"^  active units +{metrics['active_units']} of 2$", answer.out, re.M)
     assert "report   my run/report.html" in answer.out
     commands = [line.strip().removeprefix("next").strip() for line in answer.out.splitlines() if "vaelid " in line]
-    assert len(commands) == 3
+    assert len(commands) == 4
     for command in commands:
         program, *words = shlex.split(command)
         assert program == "vaelid"
@@ -262,7 +262,7 @@ def test_training_that_blows_up_keeps_the_best_model(call, here):
 
 
 def test_progress_without_a_terminal_is_short(call, quick, here):
-    answer = call("train", "digits", "--epochs", 40, "--set", "evaluation.samples=20", "--json")
+    answer = call("train", "digits", "--epochs", 40, *FEW[2:], "--json")
     assert answer.code == 0, answer.err
     assert len([line for line in answer.err.splitlines() if line.strip()]) < 10
 

@@ -209,7 +209,9 @@ def test_help_has_a_line_for_every_flag(call, here):
     assert front.code == 0
     assert call().out == front.out
     commands = [line.split()[0] for line in front.out.split("Commands:\n")[1].splitlines()]
-    assert commands == ["train", "evaluate", "encode", "reconstruct", "sample", "report", "info", "compare"]
+    assert commands == [
+        "train", "evaluate", "evidence", "encode", "reconstruct", "sample", "report", "info", "compare",
+    ]  # fmt: skip
     for command in commands:
         text = call(command, "--help").out
         options = text.split("Options:\n")[1].splitlines()

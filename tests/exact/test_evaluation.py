@@ -62,7 +62,7 @@ def test_by_hand(model: VAE, x: Tensor) -> None:
     expected = {
         "log_evidence": weight.mean(0).log(),
         "ess": weight.sum(0) ** 2 / (weight**2).sum(0),
-        "k_hat": torch.from_numpy(array_stats.psislw(trace.log_weight.numpy(), axis=0)[1]),
+        "k_hat": torch.from_numpy(array_stats.psislw(-trace.log_weight.numpy(), axis=0)[1]),
         "mc_se": weight.std(0) / weight.mean(0) / math.sqrt(50),
         "reconstruction": trace.log_likelihood.mean(0),
         "kl": kl,

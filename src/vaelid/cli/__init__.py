@@ -16,7 +16,7 @@ import torch
 import typer
 
 import vaelid
-from vaelid.cli import inspect, train, use
+from vaelid.cli import evidence, inspect, train, use
 from vaelid.cli.mistakes import WRONG_PATH, check_command, usage
 from vaelid.cli.output import complain
 from vaelid.errors import InputError, Interrupted, RunError
@@ -24,6 +24,7 @@ from vaelid.errors import InputError, Interrupted, RunError
 COMMANDS: dict[str, Callable[..., None]] = {
     "train": train.train,
     "evaluate": use.evaluate,
+    "evidence": evidence.evidence,
     "encode": use.encode,
     "reconstruct": use.reconstruct,
     "sample": use.sample,

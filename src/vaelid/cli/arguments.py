@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,15 @@ def whole(text: str | int) -> int:
         return int(text)
     except ValueError:
         raise typer.BadParameter(f"{text!r} is no whole number") from None
+
+
+def duration(text: str | float) -> float:
+    """A time as typed, in seconds: ``90s``, ``10m``, ``1.5h``."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", str(text).strip())
+    seconds = float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]] if found else 0.0
+    if not seconds:
+        raise typer.BadParameter(f"{text!r} is no time such as 90s, 10m or 1h")
+    return seconds
 
 
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vaelid import report, runs
+from vaelid.cli.brackets import bracketed_after_training, stopped
 from vaelid.cli.output import Output, scores
 from vaelid.data import Dataset
 from vaelid.data.sources import LOADER, MEMORY
@@ -17,10 +18,10 @@ from vaelid.runs import Run
 
 
 def conclude(run: Run, model: VAE, dataset: Dataset, output: Output) -> None:
-    """Score a trained model on its test rows, keep the numbers, write the report and print the last screen.
+    """Score a trained model on its test rows, bracket some, keep the numbers, write the report, print the last screen.
 
     Raises:
-        Interrupted: Ctrl-C or SIGTERM; the message says what to type.
+        Interrupted: Ctrl-C or SIGTERM; the message says what to type. Where it cut the bracket short, all else is done.
         RunError: numbers or report could not be written; the message says what to type.
     """
     safe, again = f"the trained model is safe in {run.path}", command("report", run.path)
@@ -28,7 +29,8 @@ def conclude(run: Run, model: VAE, dataset: Dataset, output: Output) -> None:
     page = None
     try:
         evaluation = measure(run, model, dataset, output)
-        metrics = facts(run) | evaluation.as_dict()
+        bracket, interrupted = bracketed_after_training(run, model, dataset, output)
+        metrics = facts(run) | evaluation.as_dict() | {"evidence": bracket}
         try:
             run.save_metrics(metrics)
             page = report.write(run, model, evaluation)
@@ -42,11 +44,13 @@ def conclude(run: Run, model: VAE, dataset: Dataset, output: Output) -> None:
         raise
     output.say()
     title = f"On {evaluation.rows:,} test rows, which training never saw (mean ± standard error over rows):"
-    ways = ["", *([f"  report   {page}"] if page else []), *next_steps(run, dataset)]
+    ways = ["", *([f"  report   {page}"] if page else []), *next_steps(run, dataset, bracket is None)]
     table = metrics | {"report": str(page) if page else None}
     output.result(table, [title, *scores(metrics, model.prior.latent, conditional(run)), *ways])
     if problem is not None:
         raise problem
+    if interrupted:
+        raise stopped(run)
 
 
 def measure(run: Run, model: VAE, dataset: Dataset, output: Output) -> Evaluation:
@@ -76,12 +80,14 @@ def is_scored(run: Run) -> bool:
         return False
 
 
-def next_steps(run: Run, dataset: Dataset) -> list[str]:
+def next_steps(run: Run, dataset: Dataset, unbracketed: bool) -> list[str]:
     """What to type next; every line works as it stands."""
     sample = ("-n", 64, "--out", "samples.png") if dataset.kind == "image" else ("-n", 100, "--out", "samples.csv")
     lines = [f"  next     {command('sample', run.path, *sample)}"]
     if dataset.source not in (MEMORY, LOADER):
         lines.append(f"           {command('encode', run.path, _near(dataset.source), '--out', 'latents.csv')}")
+    if unbracketed:
+        lines.append(f"           {command('evidence', run.path)}")
     return [*lines, f"           {command('info', run.path)}"]
 
 

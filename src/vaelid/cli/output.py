@@ -53,6 +53,19 @@ class Output:
             task = progress.add_task(what, total=total)
             yield lambda done: progress.update(task, completed=done)
 
+    @contextmanager
+    def stages(self) -> Iterator[Callable[[str, int, int], None]]:
+        """A progress bar for work in several stages; call what it gives with the stage, the number done and of how
+        many.
+        """
+        if not self.bars.is_terminal:
+            yield lambda stage, done, total: None
+            return
+        columns = (TextColumn("{task.description}"), MofNCompleteColumn(), BarColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=self.bars, transient=True) as progress:
+            task = progress.add_task("a first look", total=None)
+            yield lambda stage, done, total: progress.update(task, description=stage, completed=done, total=total)
+
 
 def complain(message: str, code: int) -> int:
     """One line on stderr, and the exit code back."""
@@ -69,6 +82,12 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def number(value: float | None, decimals: int = 2, width: int = 0) -> str:
+    """The value, or ``n/a`` where there is no finite one."""
+    text = "n/a" if value is None or not math.isfinite(value) else f"{value:.{decimals}f}"
+    return f"{text:>{width}}"
+
+
 def scores(metrics: dict[str, Any], latent: int | None, conditional: bool) -> list[str]:
     """The lines that say how good a model is; log p(x | c) for one that is given covariates c."""
 
@@ -76,11 +95,17 @@ def scores(metrics: dict[str, Any], latent: int | None, conditional: bool) -> li
         return f"{metrics[name]:10.2f} ± {metrics[f'{name}_se']:.2f}"
 
     of = f" of {latent}" if latent is not None else ""
-    bound = f"log p(x{' | c' if conditional else ''}) at least"
-    return [
+    evidence = f"log p(x{' | c' if conditional else ''})"
+    bound = f"{evidence} at least"
+    lines = [
         f"  ELBO                    {estimate('elbo')} nats per row",
         f"  {bound:22}  {estimate('iwae')} (importance-weighted bound, {metrics['samples']} samples)",
         f"  rate  KL(q ‖ prior)     {estimate('rate')}",
         f"  distortion              {estimate('distortion')}",
         f"  active units            {metrics['active_units']:7d}{of}",
     ]
+    if found := metrics.get("evidence"):
+        lower, upper = (f"{number(found[side])} ± {number(found[f'{side}_data_se'])}" for side in ("lower", "upper"))
+        cost = f"{found['rows']:,} rows, {found['rows_with_warnings']:,} with a warning, {found['seconds']:.1f} s"
+        lines.append(f"  {evidence + ' between':24}{lower:>17} and {upper} ({found['upper_kind']}), {cost}")
+    return lines

@@ -22,7 +22,8 @@ from vaelid.model import evaluating
 from vaelid.random import Key
 from vaelid.types import Batch
 
-PASS = 4096  # decoder rows in flight: chains × rows of data
+PASS = 2048  # decoder rows in flight on a CPU, chains × rows of data; elsewhere `WIDE` times as many
+WIDE = 16
 Start = Literal["posterior", "prior", "both"]
 OnProgress = Callable[[str, int, int], None]  # stage, rows done, rows in all
 
@@ -207,8 +208,10 @@ def reverse_annealing(
     settings = Settings(leapfrogs, chains, schedule or Placed()).checked()
     batch, key = model.batch(x), Key(0) if key is None else key
     z = z if z.ndim == 3 else z.unsqueeze(0)
-    if z.shape[1] != batch.rows or z.shape[0] not in (1, chains):
-        raise InputError(f"z of shape {tuple(z.shape)}", f"({batch.rows}, d) or ({chains}, {batch.rows}, d)")
+    size = model.given(batch.take(slice(0, 1)), start="prior").noise_size
+    if z.shape[1:] != (batch.rows, size) or z.shape[0] not in (1, chains):
+        shapes = f"({batch.rows}, {size}) or ({chains}, {batch.rows}, {size})"
+        raise InputError(f"z of shape {tuple(z.shape)}", shapes)
     return _estimate(model, batch, z, distributions, settings, start, tolerance, budget, key, on_progress)
 
 
@@ -221,7 +224,12 @@ def starts(start: Start) -> list[Literal["posterior", "prior"]]:
 
 def chunks(batch: Batch, chains: int) -> list[Tensor]:
     """Positions of the rows that are walked together."""
-    return list(torch.split(torch.arange(batch.rows), max(1, PASS // chains)))
+    return list(torch.split(torch.arange(batch.rows), rows_per_pass(batch, chains)))
+
+
+def rows_per_pass(batch: Batch, chains: int) -> int:
+    """How many rows of data are walked together."""
+    return max(1, PASS * (1 if batch.x.device.type == "cpu" else WIDE) // chains)
 
 
 def _estimate(
@@ -270,18 +278,19 @@ def _estimate(
 
     if tolerance is not None:
         limit = checks.non_negative(tolerance, "tolerance")
-        spending = Spending(budget)
+        spending, size = Spending(budget), rows_per_pass(batch, settings.chains)
 
         def met(index: Tensor, distributions: int, key: Key) -> Tensor:
-            log_weight, _, _ = run(index, distributions, key)
-            return reduced(log_weight, reverse=reverse)[1] <= limit
+            return reduced(run(index, distributions, key)[0], reverse=reverse)[1].cpu() <= limit
 
-        pieces = max(1, PASS // settings.chains)
-        needed = doubled(batch.rows, distributions, cost, met, spending, key, report, pieces)
+        spending.start()
+        first = [met(index, distributions, key.fold("first round")) for index in chunks(batch, settings.chains)]
+        spending.spend(cost(distributions) * batch.rows)
+        needed = doubled(torch.cat(first), distributions, cost, met, spending, key, report, size)
         pilot_rows += spending.decoder_rows
     parts, order, decoder_rows, done = [], [], 0, 0
     for each in sorted(set(needed.tolist())):
-        for index in torch.split((needed == each).nonzero()[:, 0], max(1, PASS // settings.chains)):
+        for index in torch.split((needed == each).nonzero()[:, 0], rows_per_pass(batch, settings.chains)):
             parts.append(run(index, each, key.fold("reported")))
             order.append(index)
             decoder_rows += cost(each) * len(index)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vaelid import checks
 from vaelid.errors import InputTypeError
-from vaelid.evidence.annealing import OnProgress, Settings, chunks
+from vaelid.evidence.annealing import OnProgress, Settings, chunks, rows_per_pass
 from vaelid.evidence.budget import Budget, Spending, doubled
 from vaelid.evidence.crowd import Crowd
 from vaelid.evidence.importance import importance
@@ -185,6 +185,9 @@ class _Work:
 
     def _anneal(self, index: Tensor, start: Literal["posterior", "prior"], hint: Hint | None) -> None:
         """One round of every row; with a tolerance, doubling where it takes more, and a fresh round of all."""
+        if not len(index):
+            return
+        self.spending.start()
         tunings: list[Tuning] = []
         good: list[Tensor] = []
         for part in torch.split(index, self._size()):
@@ -194,40 +197,45 @@ class _Work:
             told = None if hint is None else Hint(hint.z[:, part], hint.log_evidence[part])
             pilot = tuned(self.model, self.batch.take(part), start, self.key.fold("pilot"), told)
             self._spend("pilot", pilot.decoder_rows)
-            key = self.key.fold("first round")
-            sides = self._round(part, pilot.tuning, self.distributions, key, deciding=self.tolerance is not None)
+            sides = self._round(part, pilot.tuning, self.distributions, self.key.fold("first round"))
+            self._pay(len(part), self.distributions, deciding=self.tolerance is not None)
             self._keep(part, sides, self.distributions)
             tunings.append(pilot.tuning)
             good.append(self._met(sides))
             self.report("annealing", sum(len(rows) for rows in good), len(index))
         if self.tolerance is None or not tunings:
             return
-        tuning, first = Tuning.join(tunings), torch.cat(good)
+        tuning = Tuning.join(tunings)
 
         def met(some: Tensor, distributions: int, key: Key) -> Tensor:
-            if distributions == self.distributions:
-                return first[some]
-            return self._met(self._round(index[some], tuning.take(some), distributions, key, deciding=True))
+            return self._met(self._round(index[some], tuning.take(some), distributions, key))
 
+        before = self.spending.decoder_rows
         needed = doubled(
-            len(index), self.distributions, self._price, met, self.spending, self.key, self.report, self._size()
+            torch.cat(good),
+            self.distributions,
+            self._price,
+            met,
+            self.spending,
+            self.key,
+            self.report,
+            self._size(),
         )
+        self.cost["pilot"] += self.spending.decoder_rows - before
         if self.spending.interrupted:  # the first round of all rows was selected by nothing, and stands
             raise KeyboardInterrupt
         reported = 0
         for each in sorted(set(needed.tolist())):
             for part in torch.split((needed == each).nonzero()[:, 0], self._size()):
                 key = self.key.fold("reported")
-                self._keep(index[part], self._round(index[part], tuning.take(part), each, key, deciding=False), each)
+                self._keep(index[part], self._round(index[part], tuning.take(part), each, key), each)
+                self._pay(len(part), each, deciding=False)
                 reported += len(part)
                 self.report("reported run", reported, len(index))
 
-    def _round(self, index: Tensor, tuning: Tuning, distributions: int, key: Key, *, deciding: bool) -> Sides:
+    def _round(self, index: Tensor, tuning: Tuning, distributions: int, key: Key) -> Sides:
         rows, z = self.batch.take(index), self._z(index)
-        sides = annealed(self.model, rows, z, tuning, distributions, self.settings, key)
-        for part, rows in price(self.settings, distributions, exact=self.z is not None)._asdict().items():
-            self._spend("pilot" if deciding else part, rows * len(index))
-        return sides
+        return annealed(self.model, rows, z, tuning, distributions, self.settings, key)
 
     def _met(self, sides: Sides) -> Tensor:
         wide = torch.stack((sides.upper - sides.lower, sides.lower_se, sides.upper_se)).amax(0)
@@ -298,10 +306,12 @@ class _Work:
         off = upper[1] - upper[0]
         off = off[off.isfinite()]
         mean, se = float(off.mean()), float(off.std() / math.sqrt(max(1, len(off))))
-        word = "within" if abs(mean) <= 2 * se else "NOT within"
+        if se > APART:
+            word = "cannot be told from the exact one, which itself is loose"
+        else:
+            word = f"is {'within' if abs(mean) <= 2 * se else 'NOT within'} 2 standard errors of the exact one"
         self.notes.append(
-            f"on {len(off)} simulated rows the approximate upper side is {word} 2 standard errors of the exact one: "
-            f"{mean:+.3f} ± {se:.3f}"
+            f"on {len(off)} simulated rows the approximate upper side {word}: difference {mean:+.3f} ± {se:.3f}"
         )
 
     def _bracket(self, elbo: Tensor, k_hat: Tensor) -> Bracket:
@@ -331,10 +341,14 @@ class _Work:
         return None if self.z is None else self.z[index]
 
     def _size(self) -> int:
-        return len(chunks(self.batch, self.settings.chains)[0])
+        return rows_per_pass(self.batch, self.settings.chains)
 
     def _price(self, distributions: int) -> int:
         return price(self.settings, distributions, exact=self.z is not None).total
+
+    def _pay(self, rows: int, distributions: int, *, deciding: bool) -> None:
+        for part, each in price(self.settings, distributions, exact=self.z is not None)._asdict().items():
+            self._spend("pilot" if deciding else part, each * rows)
 
     def _spend(self, part: str, rows: int) -> None:
         self.cost[part] += rows

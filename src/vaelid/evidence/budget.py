@@ -43,29 +43,36 @@ class Spending:
     def __init__(self, budget: Budget | None) -> None:
         self.budget, self.decoder_rows, self.interrupted = budget or Budget(), 0, False
         self._begun = time.perf_counter()
+        self._mark = (self._begun, 0)
 
     @property
     def seconds(self) -> float:
         """Wall time since the beginning."""
         return time.perf_counter() - self._begun
 
+    def start(self) -> None:
+        """From here on the speed counts: what went before was of another kind."""
+        self._mark = (time.perf_counter(), self.decoder_rows)
+
     def spend(self, decoder_rows: int) -> None:
         """Note decoder rows that were spent."""
         self.decoder_rows += decoder_rows
 
     def allows(self, decoder_rows: int) -> bool:
-        """Whether so many more fit, at the speed so far."""
+        """Whether so many more fit, at the speed since `start`."""
         rows, seconds = self.budget.decoder_rows, self.budget.seconds
         if rows is not None and self.decoder_rows + decoder_rows > rows:
             return False
         if seconds is None:
             return True
-        pace = self.seconds / self.decoder_rows if self.decoder_rows else 0.0
+        begun, before = self._mark
+        since = self.decoder_rows - before
+        pace = (time.perf_counter() - begun) / since if since else 0.0
         return self.seconds + pace * decoder_rows <= seconds
 
 
 def doubled(
-    rows: int,
+    good: Tensor,
     distributions: int,
     cost: Callable[[int], int],
     met: Callable[[Tensor, int, Key], Tensor],
@@ -81,7 +88,7 @@ def doubled(
     begun only if the budget holds it together with that fresh run. Ctrl-C ends the doubling.
 
     Args:
-        rows: number of rows.
+        good: the rows for which a first round, with ``distributions``, was good enough, (row,), bool.
         distributions: where doubling starts.
         cost: decoder rows per row of data for a number of distributions.
         met: which of some rows (positions, number of distributions, key of the noise) are good enough.
@@ -90,23 +97,21 @@ def doubled(
         report: told (stage, rows done, rows in all).
         pieces: rows per call of ``met``.
     """
-    needed = torch.full((rows,), distributions)
-    left, each = torch.arange(rows), distributions
+    needed = torch.full((len(good),), distributions)
+    left = (~good).nonzero()[:, 0]
     try:
-        for number in range(DOUBLINGS + 1):
-            settled = sum(cost(n) for n in needed.tolist()) + len(left) * (cost(each) - cost(distributions))
-            if not spending.allows(len(left) * cost(each) + settled):
+        for number in range(1, DOUBLINGS + 1):
+            each = distributions << number
+            tried = needed.clone()
+            tried[left] = each
+            if not len(left) or not spending.allows(len(left) * cost(each) + sum(cost(n) for n in tried.tolist())):
                 break
-            needed[left] = each
-            good = []
+            found: list[Tensor] = []
             for index in torch.split(left, pieces):
-                good.append(met(index, each, key.fold("deciding", number)).cpu())
+                found.append(met(index, each, key.fold("deciding", number)))
                 spending.spend(cost(each) * len(index))
-                report(f"deciding, {each} distributions", int(sum(len(part) for part in good)), len(left))
-            left = left[~torch.cat(good)]
-            if not len(left):
-                break
-            each *= 2
+                report(f"deciding, {each} distributions", sum(len(part) for part in found), len(left))
+            needed, left = tried, left[~torch.cat(found)]
     except KeyboardInterrupt:
         spending.interrupted = True
     return needed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, final
 
 import torch
@@ -126,6 +126,34 @@ class NoisePath(Path):
     ) -> None:
         self.problem, self.loc, self.scale, self.power = problem, loc, scale, power
 
+    @property
+    def normal(self) -> Normal | None:
+        """The start where it is a normal with independent dimensions of a `Problem`, which is moved as a whole."""
+        start = self.problem.start if isinstance(self.problem, Problem) else None
+        return start if isinstance(start, Normal) else None
+
+    @property
+    def place(self) -> tuple[Tensor | None, Tensor | None, bool]:
+        """loc and scale, and whether they are those of `normal`."""
+        normal = self.normal
+        return (self.loc, self.scale, False) if normal is None else (normal.loc, normal.scale, True)
+
+    def starting(self, normal: Normal) -> NoisePath:
+        """The path that starts at a normal over z."""
+        return NoisePath(replace(self.problem, start=normal))
+
+    def moved(self, loc: Tensor, scale: Tensor) -> NoisePath:
+        """The path whose start lies at ``loc`` with ``scale``, both (row, k) and in units of this one's noise.
+
+        Of a normal loc and scale themselves are moved: a start many standard deviations away would else be the small
+        difference of large numbers.
+        """
+        if (normal := self.normal) is not None:
+            return self.starting(Normal(normal.loc + normal.scale * loc, normal.scale * scale))
+        if self.loc is None or self.scale is None:
+            return NoisePath(self.problem, loc, scale)
+        return NoisePath(self.problem, self.loc + self.scale * loc, self.scale * scale)
+
     def start(self, noise: Tensor) -> Tensor:
         """The noise itself."""
         return noise
@@ -214,7 +242,8 @@ class LatentPath(Path):
 
 def from_prior(model: Any, batch: Batch) -> Path:
     """The path p(z) p(x|z)^β of some rows: over z where the prior is known not to be a normal, else over noise."""
-    problem = model.given(batch, start="prior")
+    with torch.no_grad():
+        problem = model.given(batch, start="prior")
     if isinstance(problem, Problem) and not isinstance(problem.prior, Normal | FullNormal):
         return LatentPath(problem, problem.prior, power=PRIOR_POWER)
     return NoisePath(problem, power=PRIOR_POWER)

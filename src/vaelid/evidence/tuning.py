@@ -9,8 +9,13 @@ from typing import Any, Literal, NamedTuple, final
 import torch
 from torch import Tensor
 
+from vaelid.distributions import Normal
+from vaelid.errors import InputTypeError
 from vaelid.evidence.hmc import transition
 from vaelid.evidence.paths import NoisePath, Path, State, from_prior
+from vaelid.evidence.weights import reduced
+from vaelid.fitted import PerDatum
+from vaelid.model import Problem
 from vaelid.random import Key
 from vaelid.types import Batch
 
@@ -25,6 +30,12 @@ DRAWS = 24  # effective number of draws that a scout's chains are taken for
 MARGIN = 1.05  # by how much a start is wider than what the scout saw
 
 
+LOST = 5.0  # nats over which log w may spread, and
+FAR = 6.0  # standard deviations of q that chains may go, before q is fitted to the row
+FIT = PerDatum()
+PAIRS = 32  # pairs of its draws that say where it lies in the noise of q(z|x)
+
+
 class Hint(NamedTuple):
     """Draws from p(z|x) that another method suggests, z (chain, row, d), and its estimate of log p(x), (row,)."""
 
@@ -35,14 +46,15 @@ class Hint(NamedTuple):
 @final
 @dataclass(frozen=True, eq=False)
 class Tuning:
-    """Frozen settings of a path for some rows; float64, but loc and scale, which are in the model's dtype.
+    """Frozen settings of a path for some rows: float64 on the CPU, but loc and scale, which are where the model is.
 
     Attributes:
         grid: inverse temperatures, (n,), from 0 to 1.
         log_step: log of the step size that is accepted with probability `TARGET`, (n, row).
         spread: standard deviation of log w over the pilot's chains, (n, row).
-        loc: where the noise of the start is moved to, (row, k); None where it stays.
+        loc: where the start is moved to, (row, k); None where it is the prior.
         scale: by how much it is stretched, (row, k).
+        own: whether loc and scale are those of a normal over z, the start itself, and not of the noise of q(z|x).
     """
 
     grid: Tensor
@@ -50,17 +62,26 @@ class Tuning:
     spread: Tensor
     loc: Tensor | None = None
     scale: Tensor | None = None
+    own: bool = False
 
     @property
     def rows(self) -> int:
         """Number of rows."""
         return self.log_step.shape[1]
 
+    @property
+    def length(self) -> Tensor:
+        """∫ σ(β) dβ, (row,), nats: the spread of log w along the path, 0 where the start is p(z|x)."""
+        return (self.grid.diff().unsqueeze(-1) * (self.spread[1:] + self.spread[:-1]) / 2).sum(0)
+
     def path(self, model: Any, batch: Batch) -> Path:
         """The path of the rows that these settings were made for."""
-        if self.loc is None:
+        if self.loc is None or self.scale is None:
             return from_prior(model, batch)
-        return NoisePath(model.given(batch), self.loc, self.scale)
+        with torch.no_grad():
+            if self.own:  # nothing need be encoded
+                return NoisePath(model.given(batch, start="prior")).starting(Normal(self.loc, self.scale))
+            return NoisePath(model.given(batch), self.loc, self.scale)
 
     def steps(self, betas: Tensor, leapfrogs: int, longest: float) -> Tensor:
         """Step sizes at ``betas`` (m, row), linear in log between the grid's; no trajectory exceeds ``longest``."""
@@ -71,7 +92,16 @@ class Tuning:
         """The rows at ``index``."""
         loc = None if self.loc is None else self.loc[index]
         scale = None if self.scale is None else self.scale[index]
-        return Tuning(self.grid, self.log_step[:, index], self.spread[:, index], loc, scale)
+        return Tuning(self.grid, self.log_step[:, index], self.spread[:, index], loc, scale, self.own)
+
+    def with_rows(self, index: Tensor, other: Tuning) -> Tuning:
+        """The same with the rows at ``index`` from other settings."""
+
+        def put(name: str, dim: int) -> Any:
+            mine = getattr(self, name)
+            return None if mine is None else mine.index_copy(dim, index.to(mine.device), getattr(other, name))
+
+        return Tuning(self.grid, put("log_step", 1), put("spread", 1), put("loc", 0), put("scale", 0), self.own)
 
     @staticmethod
     def join(parts: list[Tuning]) -> Tuning:
@@ -81,20 +111,25 @@ class Tuning:
             columns = [getattr(part, name) for part in parts]
             return None if columns[0] is None else torch.cat(columns, dim)
 
-        return Tuning(parts[0].grid, joined("log_step", 1), joined("spread", 1), joined("loc", 0), joined("scale", 0))
+        return Tuning(
+            parts[0].grid,
+            joined("log_step", 1),
+            joined("spread", 1),
+            joined("loc", 0),
+            joined("scale", 0),
+            parts[0].own,
+        )
 
 
-@final
-@dataclass(frozen=True, eq=False)
-class Pilot:
-    """A pilot run: its settings for later runs, and its chains at β = 1 with their log-weights.
+class Pilot(NamedTuple):
+    """Settings for later runs, and the decoder rows that finding them took.
 
-    The chains were tuned while they ran, so their weights estimate nothing without bias; they serve to choose.
+    ``height`` is what the pilot's chains say of log p(x), (row,). They were tuned while they ran, so it is no bound and
+    serves to choose between settings.
     """
 
     tuning: Tuning
-    state: State
-    log_weight: Tensor
+    height: Tensor
     decoder_rows: int
 
 
@@ -103,16 +138,50 @@ def tuned(model: Any, batch: Batch, start: Literal["posterior", "prior"], key: K
 
     From the posterior a scout goes first. It anneals a few chains from q(z|x) to p(x, z), keeps what they visit for
     β ≥ ½, and takes mean and standard deviation of that as the start of all later runs: an encoder that is off by
-    many standard deviations for one row costs that row nothing but the scout.
+    a few standard deviations for one row costs that row nothing. Where that is not enough, since log w still spreads
+    over more than `LOST` nats or the chains went further than `FAR` standard deviations, q is fitted to the row by
+    itself, scout and pilot begin again from there, and the better of both starts is kept.
     """
-    path: Path
     if start == "prior":
-        path = from_prior(model, batch)
-    else:
-        problem = model.given(batch)
-        path = NoisePath(problem, *_scout(NoisePath(problem), key.fold("scout"), hint))
-    tuning, state, log_weight = _pilot(path, key.fold("pilot"))
-    return Pilot(tuning, state, log_weight, pilot_cost(start) * batch.rows)
+        return _pilot(from_prior(model, batch), key.fold("pilot"))
+    with torch.no_grad():
+        path = NoisePath(model.given(batch))
+    found, distance = _scouted(path, key, hint)
+    tuning = found.tuning
+    lost = ((distance > FAR) | ~(tuning.length <= LOST)).nonzero()[:, 0]
+    if not len(lost) or not isinstance(problem, Problem):  # a fit needs log p(x, z) at any z, which a trace lacks
+        return found
+    try:
+        fitted = _fitted(model, batch.take(lost), key.fold("fitted"))
+    except InputTypeError:  # the posterior has no inverse, so that nothing can be moved to where the fit is
+        return found
+    again, _ = _scouted(fitted, key.fold("again"), None)
+    gain = again.height - found.height[lost] - (again.tuning.length - tuning.length[lost])
+    better = ~(gain.nan_to_num(nan=math.inf) <= 0)
+    joint = tuning.with_rows(lost[better], again.tuning.take(better.nonzero()[:, 0]))
+    height = found.height.index_copy(0, lost[better], again.height[better])
+    return Pilot(joint, height, found.decoder_rows + again.decoder_rows + FIT.cost * len(lost))
+
+
+def _scouted(path: NoisePath, key: Key, hint: Hint | None) -> tuple[Pilot, Tensor]:
+    """Scout and pilot from a path's start; and how far the scout moved it, (row,), in its standard deviations."""
+    loc, scale = _scout(path, key.fold("scout"), hint)
+    found = _pilot(path.moved(loc, scale), key.fold("pilot"))
+    rows = pilot_cost("posterior") * path.problem.batch.rows
+    return found._replace(decoder_rows=rows), loc.abs().amax(-1).cpu()
+
+
+def _fitted(model: Any, batch: Batch, key: Key) -> NoisePath:
+    """The path that starts at a normal fitted to each row (`vaelid.fitted.PerDatum`)."""
+    with torch.no_grad():
+        path = NoisePath(model.given(batch))
+    q = FIT(model.given(batch, start="prior").batch, lambda rows: model.given(rows, start="prior"))
+    if path.normal is not None:
+        return path.starting(q)
+    with torch.no_grad():
+        u = key.normal_rows(batch.ids(), PAIRS, q.size, dtype=q.loc.dtype)
+        noise = path.of(q.push(torch.cat((u, -u)))[0])
+    return path.moved(noise.mean(0), noise.std(0).clamp(min=1e-6))
 
 
 def pilot_cost(start: Literal["posterior", "prior"]) -> int:
@@ -127,7 +196,8 @@ def _scout(path: NoisePath, key: Key, hint: Hint | None) -> tuple[Tensor, Tensor
     Where a hint's estimate of log p(x) is larger than the chains' own, as many of them as its share of the sum go on
     from the hint's draws, and what those chains saw before is forgotten.
     """
-    state, log_weight, log_step = _begin(path, key)
+    state, log_step = _begin(path, key)
+    log_weight = torch.zeros_like(state.log_weight, dtype=torch.float64)
     visits: list[Tensor] = []
     counted: list[Tensor] = []
     for t in range(SCOUT + STAY):
@@ -154,7 +224,7 @@ def _scout(path: NoisePath, key: Key, hint: Hint | None) -> tuple[Tensor, Tensor
 
 def _moved(log_weight: Tensor, hint: Hint) -> Tensor:
     """Which chains go on from a hint's draws, (chain, row): its share of the two estimates' sum, rounded."""
-    own = log_weight.nan_to_num(nan=-math.inf).logsumexp(0) - math.log(len(log_weight))
+    own = reduced(log_weight, reverse=False)[0]
     share = torch.sigmoid((hint.log_evidence - own).nan_to_num(nan=-math.inf))
     chain = torch.arange(len(log_weight), device=share.device).unsqueeze(-1)
     return chain < (share * len(log_weight)).round()
@@ -168,29 +238,31 @@ def _shrunk(values: Tensor, noise: Tensor) -> Tensor:
     return values * signal / (signal + noise)
 
 
-def _pilot(path: Path, key: Key) -> tuple[Tuning, State, Tensor]:
+def _pilot(path: Path, key: Key) -> Pilot:
     """Anneal a few chains along the path, and tune the step size of every row and temperature as they go.
 
     After each transition log step moves by `GAIN` · (mean acceptance − `TARGET`). Steps and spreads are then averaged
     over neighbouring temperatures.
     """
     grid = torch.linspace(0, 1, TEMPERATURES + 1, dtype=torch.float64) ** path.power
-    state, log_weight, log_step = _begin(path, key)
+    state, log_step = _begin(path, key)
+    log_weight = torch.zeros_like(state.log_weight, dtype=torch.float64)
     steps, spreads = [], [_spread(state)]
     for t in range(1, TEMPERATURES + 1):
         log_weight = log_weight + (grid[t] - grid[t - 1]).item() * state.log_weight.double()
         state, log_step, _ = _tuned_move(path, state, grid[t].item(), log_step, key.fold("move", t))
         steps.append(log_step)
         spreads.append(_spread(state))
-    loc, scale = (path.loc, path.scale) if isinstance(path, NoisePath) and path.loc is not None else (None, None)
-    return Tuning(grid, _smooth([steps[0], *steps]), _smooth(spreads), loc, scale), state, log_weight
+    loc, scale, own = path.place if isinstance(path, NoisePath) else (None, None, False)
+    tuning = Tuning(grid, _smooth([steps[0], *steps]).cpu(), _smooth(spreads).cpu(), loc, scale, own)
+    return Pilot(tuning, reduced(log_weight, reverse=False)[0].cpu(), pilot_cost("prior") * path.problem.batch.rows)
 
 
-def _begin(path: Path, key: Key) -> tuple[State, Tensor, Tensor]:
-    """Chains at β = 0, their log-weights, and the log of the step to begin with, (row,)."""
+def _begin(path: Path, key: Key) -> tuple[State, Tensor]:
+    """Chains at β = 0, and the log of the step to begin with, (row,), float64."""
     state = path.state(path.start(path.problem.noise(key.fold("start"), CHAINS)))
-    log_weight = torch.zeros_like(state.log_weight, dtype=torch.float64)
-    return state, log_weight, torch.full_like(log_weight[0], math.log(path.longest / LEAPFROGS))
+    first = math.log(path.longest / LEAPFROGS)
+    return state, torch.full_like(state.log_weight[0], first, dtype=torch.float64)
 
 
 def _tuned_move(path: Path, state: State, beta: float, log_step: Tensor, key: Key) -> tuple[State, Tensor, Tensor]:

@@ -37,30 +37,28 @@ def mm(a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
 
 @final
 class _Linear(torch.autograd.Function):
-    """x Wᵀ + b for x (n, k), W (m, k), b (m,) or None, and its first derivatives."""
+    """x Wᵀ + b for x (n, k), W (m, k), b (m,) or None, and its first derivative by x."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # type: ignore[override]
         """The product."""
-        ctx.save_for_backward(x, weight)
+        ctx.save_for_backward(weight)
         return mm(x, weight.t(), bias)
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        """The derivatives that are asked for."""
-        x, weight = ctx.saved_tensors
-        wanted = ctx.needs_input_grad
-        return (
-            mm(slope, weight) if wanted[0] else None,
-            mm(slope.t(), x) if wanted[1] else None,
-            slope.sum(0) if wanted[2] else None,
-        )
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        """slope · W. The derivatives by W and b would be formed at every call, wanted or not."""
+        (weight,) = ctx.saved_tensors
+        return mm(slope, weight), None, None
 
 
 @final
 class FastProducts(TorchFunctionMode):
-    """Inside ``with FastProducts():`` large dense layers run through oneDNN; they have first derivatives alone."""
+    """Inside ``with FastProducts():`` large dense layers run through oneDNN.
+
+    They have first derivatives by what goes in alone: their weights count as constants.
+    """
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -76,7 +74,7 @@ class FastProducts(TorchFunctionMode):
 def _product(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if not torch.is_grad_enabled():
         return mm(rows, weight.t(), bias)
-    out: Tensor = _Linear.apply(rows, weight, bias)  # type: ignore[no-untyped-call]
+    out: Tensor = _Linear.apply(rows, weight.detach(), None if bias is None else bias.detach())  # type: ignore[no-untyped-call]
     return out
 
 

@@ -28,11 +28,12 @@ class Shown(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A table and the line above it; the first column holds names."""
+    """A table and the line above it; the first column holds names. A wide one has no other beside it."""
 
     caption: str
     head: list[str]
     rows: list[list[str]]
+    wide: bool = False
 
 
 @final

@@ -54,7 +54,7 @@ def write(run: Run, model: VAE, evaluation: Evaluation | None = None) -> Path:
         sentences=verdict.sentences(facts),
         table=verdict.table(facts),
         measure=verdict.measure(facts),
-        sections=[section(material) for section in SECTIONS],
+        sections=[section for make in SECTIONS if (section := make(material)) is not None],
         config=tomli_w.dumps(run.config.model_dump(exclude={"parts"}, exclude_none=True, mode="json")),
         parts=tomli_w.dumps(run.config.parts),
         again=_again(run, environment),
@@ -144,5 +144,6 @@ def _next(run: Run, dataset: Dataset) -> list[tuple[str, str]]:
     return [
         (command("sample", run.path, *many), "new rows from the prior"),
         (command("encode", run.path, data, "--out", "latents.csv"), "the latent mean of every row"),
+        (command("evidence", run.path), "log p(x) between a lower and an upper side"),
         (command("compare", run.path, "OTHER_RUN"), "this run beside others"),
     ]

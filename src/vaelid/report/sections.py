@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from vaelid.diagnostics import ACTIVE
 from vaelid.priors import StandardNormal
 from vaelid.random import Key
 from vaelid.report import answers, figures, pictures
+from vaelid.report.evidence import evidence
 from vaelid.report.material import Material, Section, Shown, Table
 from vaelid.report.style import short
 from vaelid.report.words import rounded
@@ -266,7 +267,16 @@ def _held(material: Material) -> str:
     return ", given " + ", ".join(f"{name} = {column[0]}" for name, column in values.items())
 
 
-SECTIONS = (training, plane, dimensions, reconstructions, samples, latent_map, traversals)
+SECTIONS: tuple[Callable[[Material], Section | None], ...] = (
+    training,
+    plane,
+    evidence,
+    dimensions,
+    reconstructions,
+    samples,
+    latent_map,
+    traversals,
+)
 
 
 def _alike(values: Iterable[float], spread: float) -> list[str]:

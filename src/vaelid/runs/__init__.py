@@ -1,5 +1,18 @@
 """Runs: the folder that a training leaves behind, and training inside one."""
 
+from vaelid.runs.brackets import (
+    SIMULATED,
+    TEST,
+    Chosen,
+    families,
+    record,
+    rows_after_training,
+    rows_named,
+    rows_of_data,
+    rows_of_test,
+    rows_of_training,
+    rows_simulated,
+)
 from vaelid.runs.config import Config, known_keys, read_config, resolve, setting
 from vaelid.runs.contexts import contexts
 from vaelid.runs.folder import Run, ensure_new, find_device, new_path
@@ -20,12 +33,16 @@ from vaelid.runs.session import (
 
 __all__ = [
     "SCORING",
+    "SIMULATED",
+    "TEST",
+    "Chosen",
     "Config",
     "History",
     "Run",
     "batch_of",
     "contexts",
     "ensure_new",
+    "families",
     "find_device",
     "fit",
     "go",
@@ -35,8 +52,15 @@ __all__ = [
     "own_model",
     "prepare_resume",
     "read_config",
+    "record",
     "resolve",
     "resume",
+    "rows_after_training",
+    "rows_named",
+    "rows_of_data",
+    "rows_of_test",
+    "rows_of_training",
+    "rows_simulated",
     "score",
     "scored_rows",
     "setting",

@@ -162,6 +162,9 @@ class EvaluationConfig(Section):
         500, description="K of the importance-weighted bound at the end of training"
     )
     rows: Annotated[int, Field(ge=1)] = Field(1000, description="test rows scored at the end of training, at most")
+    evidence: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="test rows bracketed at the end of training, at most; by default 200, convolutional: 0"
+    )
 
 
 @final

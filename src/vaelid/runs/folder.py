@@ -9,12 +9,14 @@ events.jsonl         one line per event of training
 checkpoints/         last.safetensors and best.safetensors
 model.safetensors    the best weights
 metrics.json         how good they are
+evidence.json        log p(x) of rows between two sides
 report.html          the same for the eye
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import platform
@@ -314,6 +316,41 @@ class Run:
         """
         with self.checkpoints.guarded("metrics.json"):
             write_text(self.path / "metrics.json", json.dumps(metrics, indent=2))
+
+    def weights(self) -> str:
+        """SHA-256 of the best weights: what evidence.json names the model by."""
+        with open(self.model_file, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def evidence(self) -> dict[str, Any]:
+        """What evidence.json holds; empty where there is none, or where it is about other weights than the run's now.
+
+        Raises:
+            InputError: it is damaged.
+        """
+        path = self.path / "evidence.json"
+        if not path.exists() or not self.model_file.exists():
+            return {}
+        try:
+            table: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            return table if table["model"] == self.weights() else {}
+        except (ValueError, KeyError, TypeError) as error:
+            again = f"write it anew: {command('evidence', self.path)}"
+            raise InputError(f"{path} is damaged ({error})", "a bracket in JSON", again) from error
+
+    def save_evidence(self, table: dict[str, Any]) -> None:
+        """Write evidence.json.
+
+        Raises:
+            RunError: the disk refuses.
+        """
+        try:
+            write_text(self.path / "evidence.json", json.dumps(table, indent=1))
+        except OSError as error:
+            given = f"evidence.json could not be written ({error.strerror or error}); the run is as it was"
+            raise RunError(
+                f"{given}. Make room in {self.path} and type again: {command('evidence', self.path)}"
+            ) from error
 
     def save_config(self, config: Config) -> None:
         """Write config.toml anew, after a resume that asked for more epochs.
