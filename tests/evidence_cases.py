@@ -151,7 +151,7 @@ def correlated(rows: int = 8, latent: int = 2, common: float = 1.5) -> LinearGau
 
 
 def several_modes(rows: int = 8, noise: float = 1.0) -> LinearGaussian:
-    """Three clusters in two dimensions, seen with noise through their first coordinate: a posterior of several modes."""
+    """Three clusters in two dimensions, seen with noise through the first of them: a posterior of several modes."""
     key = Key(32)
     weight = torch.tensor([[1.0, 0.3], [0.5, -0.2], [0.0, 0.4]], dtype=torch.float64)
     mean, psi = torch.zeros(3, dtype=torch.float64), noise * torch.tensor([0.8, 1.0, 1.2], dtype=torch.float64)

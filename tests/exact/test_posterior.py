@@ -277,7 +277,7 @@ def test_a_row_has_the_same_draws_whatever_stands_beside_it(monkeypatch: pytest.
 
 @pytest.mark.parametrize("start", ["posterior", "prior"])
 def test_decoder_rows_are_those_spent(start: str) -> None:
-    """Pilot and annealing, then the chains; every draw kept takes one more pass."""
+    """Pilot and annealing, then the chains."""
     spent = 0
 
     class Counted(Line):

@@ -36,7 +36,8 @@ class Annealing:
     Attributes:
         log_evidence: forward log (1/M Σ w), a lower bound on log p(x) in expectation; in reverse −log (1/M Σ 1/w), an
             upper bound in expectation if the chains started at draws from p(z|x).
-        mc_se: Monte Carlo standard error by the delta method, from the effective sample size.
+        mc_se: Monte Carlo standard error by the delta method, from the effective sample size; in reverse given the
+            draws that the chains started from, whose own chance the scatter over rows alone can tell.
         ess: effective sample size of the chains, at most ``chains``.
         log_weight: log w of every chain, (chain, row).
         acceptance: mean acceptance probability over transitions and chains.

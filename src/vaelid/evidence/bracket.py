@@ -124,7 +124,7 @@ class _Work:
         rows = torch.arange(self.batch.rows)
         look = importance(self.model, self.batch, LOOK, self.key.fold("look"))
         self._spend("pilot", LOOK * self.batch.rows)
-        start, hint = self._start(), self._hint()
+        start, hint = self._start_and_hint()
         # what importance sampling from q cannot settle: weights too uneven or with a heavy tail, a gap that `CHEAP`
         # samples would leave too wide, mass elsewhere
         gap = look.mc_se.square() * LOOK / CHEAP
@@ -145,17 +145,16 @@ class _Work:
             self._try_on_simulated_rows(start)
         return self._bracket(look.elbo.cpu(), look.k_hat.cpu())
 
-    def _start(self) -> Literal["posterior", "prior"]:
-        """The posterior; the prior where reverse chains have to begin at a given z and the posterior has no inverse."""
-        if self.z is None:
-            return "posterior"
+    def _invertible(self) -> bool:
+        """Whether the noise behind a given z can be told: not of every posterior."""
+        first = self.model.given(self.batch.take(torch.tensor([0], device=self.batch.x.device)))
         try:
-            first = self.batch.take(torch.tensor([0], device=self.batch.x.device))
-            self.model.given(first).noise_of(self.z[:1].unsqueeze(0))
+            first.noise_of(
+                first.prior.push(torch.zeros(1, 1, first.noise_size).to(self.batch.x.device, self.model.dtype))[0]
+            )
         except InputTypeError:
-            self.notes.append("the posterior has no inverse, so chains walk from the prior")
-            return "prior"
-        return "posterior"
+            return False
+        return True
 
     def _crowd(self, name: str) -> Crowd | None:
         if self.batch.context is not None:  # the decoder is another one for every row
@@ -163,6 +162,18 @@ class _Work:
         crowd = Crowd.drawn(self.model, self.batch, self.key.fold("crowd", name))
         self._spend("pilot", len(crowd.z))
         return crowd
+
+    def _start_and_hint(self) -> tuple[Literal["posterior", "prior"], Hint | None]:
+        """Where chains start, and where the prior's draws would have them.
+
+        A posterior without an inverse takes no hints, and chains cannot walk to it from a given z.
+        """
+        if self._invertible():
+            return "posterior", self._hint()
+        self.notes.append(
+            "the posterior has no inverse: " + ("no second start" if self.z is None else "chains walk from the prior")
+        )
+        return "posterior" if self.z is None else "prior", None
 
     def _hint(self) -> Hint | None:
         crowd = self._crowd("hint")
@@ -191,7 +202,9 @@ class _Work:
         tunings: list[Tuning] = []
         good: list[Tensor] = []
         for part in torch.split(index, self._size()):
-            if not self.spending.allows(len(part) * (pilot_cost(start) + self._price(self.distributions))):
+            if not self.spending.allows(
+                len(part) * (pilot_cost(start, hinted=hint is not None) + self._price(self.distributions))
+            ):
                 self.notes.append("the budget ended before all rows were annealed")
                 return
             told = None if hint is None else Hint(hint.z[:, part], hint.log_evidence[part])

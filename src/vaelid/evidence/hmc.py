@@ -10,6 +10,8 @@ from torch import Tensor
 from vaelid.evidence.paths import Path, State
 from vaelid.random import Key
 
+VARIED = 1.5  # times a path's useful length: how long trajectories may be whose steps are `varied`
+
 
 class Move(NamedTuple):
     """Where a transition ended, and the probability with which its proposal was to be accepted, (chain, row)."""
@@ -44,9 +46,19 @@ def transition(path: Path, state: State, beta: Tensor, step: Tensor, leapfrogs: 
         position, momentum = path.drift(new.position, momentum, step_cells)
         new = path.state(position)
         momentum = momentum + 0.5 * step_cells * path.force(new, beta_cells)
-    gain = _log_density(new, beta, momentum) - _log_density(state, beta, start)
-    acceptance = gain.nan_to_num(nan=-torch.inf).clamp(max=0).exp()
+    density = _log_density(new, beta, momentum)
+    gain = torch.where(density.isfinite(), density - _log_density(state, beta, start), -torch.inf)
+    acceptance = gain.clamp(max=0).exp()
     return Move(new.where(uniform < acceptance, state), acceptance)
+
+
+def varied(step: Tensor, ids: Tensor, key: Key) -> Tensor:
+    """Steps (row,) times a number between 0.4 and 1.2, one per row.
+
+    Trajectories of one length, taken again and again at one temperature, can turn a dimension to near its mirror image
+    each time and then hardly mix, with every proposal accepted.
+    """
+    return step * (0.4 + 0.8 * key.uniform_rows(ids, 1, 1, dtype=torch.float64)[0, :, 0].to(step))
 
 
 def _log_density(state: State, beta: Tensor, momentum: Tensor) -> Tensor:

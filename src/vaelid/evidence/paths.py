@@ -128,9 +128,13 @@ class NoisePath(Path):
 
     @property
     def normal(self) -> Normal | None:
-        """The start where it is a normal with independent dimensions of a `Problem`, which is moved as a whole."""
-        start = self.problem.start if isinstance(self.problem, Problem) else None
-        return start if isinstance(start, Normal) else None
+        """The start where it is a normal with independent dimensions of a `Problem`, which is moved as a whole; None
+        where it is the prior, which stays.
+        """
+        problem = self.problem
+        if not isinstance(problem, Problem) or problem.start is problem.prior:
+            return None
+        return problem.start if isinstance(problem.start, Normal) else None
 
     @property
     def place(self) -> tuple[Tensor | None, Tensor | None, bool]:
@@ -164,10 +168,12 @@ class NoisePath(Path):
         return u if self.loc is None or self.scale is None else (u - self.loc) / self.scale
 
     def latents(self, position: Tensor) -> Tensor:
-        """z as the trace has it."""
+        """z as the start, or for groups of latents the trace, has it."""
+        u = self._noise(position)
         with torch.no_grad():
-            trace = self.problem.trace(self._noise(position))
-        return torch.cat([group.z for group in trace.groups], -1)
+            if isinstance(self.problem, Problem):
+                return self.problem.start.push(u)[0]
+            return torch.cat([group.z for group in self.problem.trace(u).groups], -1)
 
     def state(self, position: Tensor) -> State:
         """log w and its slope; log b = −½ |v|²."""

@@ -13,8 +13,8 @@ from vaelid import checks
 from vaelid.errors import InputError, InputTypeError
 from vaelid.evidence.annealing import PASS, OnProgress, Settings, Start, chunks, forward, starts
 from vaelid.evidence.chains import effective_draws, r_hat
-from vaelid.evidence.hmc import transition
-from vaelid.evidence.paths import NoisePath, Path
+from vaelid.evidence.hmc import VARIED, transition, varied
+from vaelid.evidence.paths import Path
 from vaelid.evidence.tuning import CHAINS, Hint, Tuning, tuned
 from vaelid.evidence.weights import reduced
 from vaelid.model import VAE, evaluating
@@ -24,8 +24,6 @@ from vaelid.types import Batch
 PARTICLES = 16  # annealed particles per start that chains are begun from, at least; as many as chains if those are more
 DISTRIBUTIONS = 20  # steps of their annealing
 WARMUP = 20  # transitions of every chain that are discarded
-LONGER = 1.5  # times a path's useful length: the longest trajectory before its factor, which is uniform in
-FACTORS = (0.4, 1.2)
 DISAGREE = 1.05  # R-hat above which chains are said to disagree
 FEW = 0.1  # effective draws per draw below which they are said to be few
 
@@ -235,7 +233,7 @@ def _particles(model: Any, batch: Batch, settings: Settings, start: Start, key: 
         hint = Hint(
             _resampled(z[-1], walk.log_weight, CHAINS, batch, folded), reduced(walk.log_weight, reverse=False)[0]
         )
-        cost += pilot.decoder_rows + (settings.rows(DISTRIBUTIONS) + settings.chains) * batch.rows
+        cost += pilot.decoder_rows + settings.rows(DISTRIBUTIONS) * batch.rows
     positions = [*map(path.of, z[:-1]), walk.state.position]
     return _Particles(path, pilot.tuning, torch.cat(positions), torch.cat(log_weights), cost)
 
@@ -246,23 +244,20 @@ def _walked(
     """Draws (chain, draw, row, d), mean acceptance (row,), how many chains moved (row,), and decoder rows spent."""
     path, tuning = particles.path, particles.tuning
     beta = torch.ones(batch.rows, dtype=torch.float64, device=batch.x.device)
-    longest = tuning.steps(torch.ones_like(tuning.log_step[:1]), leapfrogs, LONGER * path.longest)[0].to(beta)
+    longest = tuning.steps(torch.ones_like(tuning.log_step[:1]), leapfrogs, VARIED * path.longest)[0].to(beta)
     state = path.state(_resampled(particles.position, particles.log_weight, chains, batch, key))
     moved = torch.zeros_like(state.log_weight, dtype=torch.bool)
     draws, acceptance, kept = [], torch.zeros_like(beta), samples // chains * thin
-    low, high = beta.new_tensor(FACTORS)
     for t in range(1, WARMUP + kept + 1):
         before = state.position
-        factor = torch.lerp(
-            low, high, key.fold("step", t).uniform_rows(batch.ids(), 1, 1, dtype=torch.float64)[0, :, 0]
-        )
-        state, share = transition(path, state, beta, factor * longest, leapfrogs, key.fold("chain", t))
+        step = varied(longest, batch.ids(), key.fold("step", t))
+        state, share = transition(path, state, beta, step, leapfrogs, key.fold("chain", t))
         if t > WARMUP:
             acceptance = acceptance + share.double().mean(0) / kept
             moved |= (state.position != before).any(-1)
             if (t - WARMUP) % thin == 0:
                 draws.append(path.latents(state.position))
-    cost = 1 + leapfrogs * (WARMUP + kept) + len(draws) * isinstance(path, NoisePath)  # which reads z off a pass
+    cost = 1 + leapfrogs * (WARMUP + kept)
     finite = particles.log_weight.isfinite().any(0).unsqueeze(-1)
     z = torch.where(finite, torch.stack(draws, 1), torch.nan)
     return z, acceptance, moved.sum(0), cost * chains * batch.rows

@@ -56,7 +56,8 @@ class Bracket:
         lower: lower side.
         upper: upper side.
         lower_mc_se: Monte Carlo standard error of ``lower``, the model and the row held fixed.
-        upper_mc_se: the same of ``upper``.
+        upper_mc_se: the same of ``upper``, given the draws from p(z|x) that it starts from. Their own chance is in the
+            scatter over rows, and so in the standard error of the mean gap.
         upper_kind: what ``upper`` is, one word of `BOUND`, `APPROXIMATE`, `NONE` per row.
         tier: what made the numbers: "importance", "annealing", or "annealing, moved start" where q misses mass.
         distributions: number of distributions of the annealing, 0 where there was none.

@@ -12,7 +12,7 @@ from torch import Tensor
 from vaelid.evidence.annealing import PASS, Settings, backward, forward
 from vaelid.evidence.bennett import bennett
 from vaelid.evidence.chains import r_hat
-from vaelid.evidence.hmc import transition
+from vaelid.evidence.hmc import VARIED, transition, varied
 from vaelid.evidence.importance import importance
 from vaelid.evidence.paths import Path, State
 from vaelid.evidence.tuning import Tuning
@@ -145,9 +145,10 @@ def _endpoints(path: Path, tuning: Tuning, distributions: int, settings: Setting
     at = (torch.arange(chains, dtype=torch.float64, device=first.device) + first) / chains
     state = _picked(walk.state, torch.searchsorted(share.cumsum(0).T.contiguous(), at).clamp(max=chains - 1).T)
     one = torch.ones_like(walk.acceptance)
-    step = tuning.steps(one.cpu().unsqueeze(0), settings.leapfrogs, path.longest)[0].to(one.device)
+    longest = tuning.steps(one.cpu().unsqueeze(0), settings.leapfrogs, VARIED * path.longest)[0].to(one.device)
     heights = []
     for t in range(SETTLE):
+        step = varied(longest, ids, key.fold("step", t))
         state, _ = transition(path, state, one, step, settings.leapfrogs, key.fold("settle", t))
         heights.append((state.log_base + state.log_weight).double())
     return state.position, r_hat(torch.stack(heights, 1)).to(one.device)

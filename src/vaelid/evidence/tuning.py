@@ -32,6 +32,7 @@ MARGIN = 1.05  # by how much a start is wider than what the scout saw
 
 LOST = 5.0  # nats over which log w may spread, and
 FAR = 6.0  # standard deviations of q that chains may go, before q is fitted to the row
+GAINED = 1.0  # nats by which the pilot from there must be higher
 FIT = PerDatum()
 PAIRS = 32  # pairs of its draws that say where it lies in the noise of q(z|x)
 
@@ -140,7 +141,8 @@ def tuned(model: Any, batch: Batch, start: Literal["posterior", "prior"], key: K
     β ≥ ½, and takes mean and standard deviation of that as the start of all later runs: an encoder that is off by
     a few standard deviations for one row costs that row nothing. Where that is not enough, since log w still spreads
     over more than `LOST` nats or the chains went further than `FAR` standard deviations, q is fitted to the row by
-    itself, scout and pilot begin again from there, and the better of both starts is kept.
+    itself, and scout and pilot begin again from there. The first start stays unless the second one's pilot is higher by
+    `GAINED`: a fit has one mode, while a scout that spreads may have seen several.
     """
     if start == "prior":
         return _pilot(from_prior(model, batch), key.fold("pilot"))
@@ -149,15 +151,14 @@ def tuned(model: Any, batch: Batch, start: Literal["posterior", "prior"], key: K
     found, distance = _scouted(path, key, hint)
     tuning = found.tuning
     lost = ((distance > FAR) | ~(tuning.length <= LOST)).nonzero()[:, 0]
-    if not len(lost) or not isinstance(problem, Problem):  # a fit needs log p(x, z) at any z, which a trace lacks
+    if not len(lost) or not isinstance(path.problem, Problem):  # a fit needs log p(x, z) at any z, which a trace lacks
         return found
     try:
         fitted = _fitted(model, batch.take(lost), key.fold("fitted"))
     except InputTypeError:  # the posterior has no inverse, so that nothing can be moved to where the fit is
         return found
     again, _ = _scouted(fitted, key.fold("again"), None)
-    gain = again.height - found.height[lost] - (again.tuning.length - tuning.length[lost])
-    better = ~(gain.nan_to_num(nan=math.inf) <= 0)
+    better = ~(again.height <= found.height[lost] + GAINED)
     joint = tuning.with_rows(lost[better], again.tuning.take(better.nonzero()[:, 0]))
     height = found.height.index_copy(0, lost[better], again.height[better])
     return Pilot(joint, height, found.decoder_rows + again.decoder_rows + FIT.cost * len(lost))
@@ -167,7 +168,7 @@ def _scouted(path: NoisePath, key: Key, hint: Hint | None) -> tuple[Pilot, Tenso
     """Scout and pilot from a path's start; and how far the scout moved it, (row,), in its standard deviations."""
     loc, scale = _scout(path, key.fold("scout"), hint)
     found = _pilot(path.moved(loc, scale), key.fold("pilot"))
-    rows = pilot_cost("posterior") * path.problem.batch.rows
+    rows = pilot_cost("posterior", hinted=hint is not None) * path.problem.batch.rows
     return found._replace(decoder_rows=rows), loc.abs().amax(-1).cpu()
 
 
@@ -175,6 +176,8 @@ def _fitted(model: Any, batch: Batch, key: Key) -> NoisePath:
     """The path that starts at a normal fitted to each row (`vaelid.fitted.PerDatum`)."""
     with torch.no_grad():
         path = NoisePath(model.given(batch))
+        if path.normal is None:
+            path.of(path.latents(path.problem.noise(key, 1)))  # refused now, and not after the fit
     q = FIT(model.given(batch, start="prior").batch, lambda rows: model.given(rows, start="prior"))
     if path.normal is not None:
         return path.starting(q)
@@ -184,9 +187,9 @@ def _fitted(model: Any, batch: Batch, key: Key) -> NoisePath:
     return path.moved(noise.mean(0), noise.std(0).clamp(min=1e-6))
 
 
-def pilot_cost(start: Literal["posterior", "prior"]) -> int:
-    """Decoder rows per row of data of `tuned`."""
-    scout = 1 + (SCOUT + STAY) * LEAPFROGS if start == "posterior" else 0
+def pilot_cost(start: Literal["posterior", "prior"], *, hinted: bool = False) -> int:
+    """Decoder rows per row of data of `tuned`, where no q has to be fitted."""
+    scout = 1 + (SCOUT + STAY) * LEAPFROGS + hinted if start == "posterior" else 0
     return CHAINS * (scout + 1 + TEMPERATURES * LEAPFROGS)
 
 
@@ -206,9 +209,8 @@ def _scout(path: NoisePath, key: Key, hint: Hint | None) -> tuple[Tensor, Tensor
             log_weight = log_weight + state.log_weight.double() / SCOUT
         elif t == SCOUT and hint is not None:
             moved = _moved(log_weight, hint)
-            if bool(moved.any()):
-                state = path.state(torch.where(moved.unsqueeze(-1), path.of(hint.z), state.position))
-                counted = [~moved for _ in counted]
+            state = path.state(torch.where(moved.unsqueeze(-1), path.of(hint.z), state.position))
+            counted = [~moved for _ in counted]
         state, log_step, _ = _tuned_move(path, state, beta, log_step, key.fold("move", t))
         if 2 * beta >= 1:
             visits.append(state.position)
