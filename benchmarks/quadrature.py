@@ -54,7 +54,8 @@ def compare(name: str, found: Bracket, log_p: Tensor) -> None:
     print(f"  a side is more than 0.5 nat off: {int(far.sum())} rows, {int((far & ~warned).sum())} without a warning")
     print(f"  other rows that carry a warning: {int((good & warned).sum())} of {int(good.sum())}")
     print(f"  decoder rows per row: {found.cost.decoder_rows / len(log_p):,.0f}, {found.cost.seconds:.1f} s")
-    for row in (far | (good & warned)).nonzero()[:12, 0].tolist():
+    order = torch.cat([kind.nonzero()[:, 0] for kind in (missed, far & ~missed, good & warned)])
+    for row in order[:12].tolist():
         print(f"    row {int(found.row[row])}: lower {low[row]:+.2f} upper {high[row]:+.2f} "
               f"{'; '.join(found.warnings.get(int(found.row[row]), ())) or '-'}")  # fmt: skip
 

@@ -17,8 +17,8 @@ import vaelid as vd
 from vaelid import networks, posteriors, priors, report, runs
 from vaelid.cli.arguments import duration
 from vaelid.evidence import Bracket, Budget, Cost, Simulated
+from vaelid.evidence.families import Diagonal, Full
 from vaelid.evidence.gaps import gaps as real_gaps
-from vaelid.evidence.optimised import Diagonal, Full
 from vaelid.evidence.result import APPROXIMATE, BOUND, NONE
 from vaelid.report.words import number
 from vaelid.runs import Run

@@ -16,8 +16,9 @@ from vaelid import fitted
 from vaelid.distributions import Normal
 from vaelid.errors import InputTypeError
 from vaelid.evidence import optimised
+from vaelid.evidence.families import Coupled, Diagonal, Family, Flow, Full
 from vaelid.evidence.gaps import Gaps, gaps
-from vaelid.evidence.optimised import Coupled, Diagonal, Family, Flow, Full, optimise
+from vaelid.evidence.optimised import optimise
 from vaelid.evidence.result import BOUND, Bracket, Cost
 from vaelid.fitted import PerDatum
 from vaelid.likelihoods import Bernoulli, FixedScale, Gaussian

@@ -64,7 +64,7 @@ def lines(table: dict[str, Any], what: str, conditional: bool) -> list[str]:
     """A bracket in words: means, what kind of statement each side is, the widest rows, warnings by sentence, cost."""
     given = " | c" if conditional else ""
     posterior = f"KL(q ‖ p(z|x{', c' if conditional else ''}))"
-    price = [number(table[side] - table["elbo"], 3) for side in ("lower", "upper")]
+    price = [number(value, 3) for value in sorted(table[side] - table["elbo"] for side in ("lower", "upper"))]
     return [
         f"log p(x{given}) on {what}, mean in nats (± Monte Carlo error, ± standard error over rows):",
         *(_side(table, name) for name in ("lower", "upper")),

@@ -4,10 +4,11 @@ from vaelid.evidence.annealing import Annealing, annealing, reverse_annealing
 from vaelid.evidence.bennett import bennett
 from vaelid.evidence.bracket import bracket
 from vaelid.evidence.budget import Budget
+from vaelid.evidence.families import Diagonal, Flow, Full
 from vaelid.evidence.gaps import Gaps, gaps
 from vaelid.evidence.importance import Importance, importance
-from vaelid.evidence.optimised import Diagonal, Flow, Full, Optimised, optimise
-from vaelid.evidence.posterior import Posterior, posterior
+from vaelid.evidence.optimised import Optimised, optimise
+from vaelid.evidence.posterior import Posterior, posterior, predictive
 from vaelid.evidence.result import Bracket, Cost
 from vaelid.evidence.schedules import Linear, Placed, Schedule, Sigmoid
 from vaelid.evidence.simulation import Simulated, simulate
@@ -36,6 +37,7 @@ __all__ = [
     "importance",
     "optimise",
     "posterior",
+    "predictive",
     "reverse_annealing",
     "simulate",
 ]

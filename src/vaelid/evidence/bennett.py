@@ -22,7 +22,7 @@ def bennett(forward: Tensor, reverse: Tensor) -> Tensor:
         log p(x), (row,), nats.
     """
     ratio = math.log(len(forward) / len(reverse))
-    forward, reverse = forward.nan_to_num(nan=-math.inf), reverse.nan_to_num(nan=math.inf)
+    forward, reverse = forward.where(~forward.isnan(), -math.inf), reverse.where(~reverse.isnan(), math.inf)
     both = torch.cat((forward, reverse))
     finite = both.isfinite()
     low = torch.where(finite, both, math.inf).amin(0) - abs(ratio) - 1

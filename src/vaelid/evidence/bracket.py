@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from vaelid import checks
-from vaelid.errors import InputTypeError
+from vaelid.errors import InputError, InputTypeError, first_line
 from vaelid.evidence.annealing import OnProgress, Settings, chunks, rows_per_pass
 from vaelid.evidence.budget import Budget, Spending, doubled
 from vaelid.evidence.crowd import Crowd
-from vaelid.evidence.importance import importance
+from vaelid.evidence.importance import Importance, importance
 from vaelid.evidence.result import APPROXIMATE, BOUND, NONE, Bracket, Cost
 from vaelid.evidence.rounds import Sides, annealed, price, sampled
 from vaelid.evidence.simulation import Simulated, simulate
@@ -25,10 +25,11 @@ from vaelid.types import Batch
 
 LOOK = 64  # importance samples that decide whether a row needs annealing
 CHEAP = 1000  # importance samples of a row that does not
-EVEN = 0.25  # share of effective samples that the look must have for a row to stay with importance sampling
+EVEN = 0.25  # share of effective samples that a row must have to stay with importance sampling
 CLOSE = 0.1  # nats between the sides that are close enough where no tolerance is given
 RELIABLE = 0.7  # Pareto k-hat up to which it may (Vehtari et al. 2024)
-APART = 0.5  # nats by which estimates must differ for a warning
+APART = 0.5  # nats by which the sides must differ, or cross, for a warning
+MORE = 0.3  # nats, and a standard error, that draws from the prior must find beyond the lower side for one
 MIXED = 1.4  # R-hat, over few transitions, above which the endpoints of a row are suspect
 STUCK = 0.1  # acceptance below which chains hardly moved
 FEW = 2.0  # effective chains below which one of them rules the result
@@ -49,8 +50,8 @@ def bracket(
 ) -> Bracket:
     """log p(x) between two sides, row by row.
 
-    A look at `LOOK` importance samples per row decides how it goes on. Where their weights are even enough, `CHEAP`
-    fresh samples give both sides, L_K and U_K. All other rows are annealed: a pilot finds settings, then fresh chains
+    A look at `LOOK` importance samples per row decides how it goes on, and where their weights are even a second one at
+    `CHEAP`. Where those are even too, as many fresh samples give both sides, L_K and U_K. All other rows are annealed: a pilot finds settings, then fresh chains
     run forward for the lower side and in reverse for the upper one. Nothing that took part in a decision is reported.
 
     The lower side is a bound in expectation. So is the upper side of `Simulated` rows, whose reverse chains start at
@@ -125,25 +126,37 @@ class _Work:
         look = importance(self.model, self.batch, LOOK, self.key.fold("look"))
         self._spend("pilot", LOOK * self.batch.rows)
         start, hint = self._start_and_hint()
-        # what importance sampling from q cannot settle: weights too uneven or with a heavy tail, a gap that `CHEAP`
-        # samples would leave too wide, mass elsewhere
-        gap = look.mc_se.square() * LOOK / CHEAP
-        settled = (gap <= (CLOSE if self.tolerance is None else self.tolerance)) & (look.ess >= EVEN * LOOK)
-        settled = (settled & ~(look.k_hat > RELIABLE) & look.log_evidence.isfinite()).cpu()
-        if hint is not None:
-            settled &= ~(hint.log_evidence > look.log_evidence + APART).cpu()
-        if start == "prior":
-            settled[:] = False
+        settled = torch.zeros_like(self.done)
+        if start == "posterior":
+            settled = self._even(look, LOOK)
+            if hint is not None:  # no mass elsewhere
+                settled &= ~(hint.log_evidence > look.log_evidence + APART).cpu()
         try:
+            if bool(settled.any()):  # a heavy tail can hide from so few draws
+                some = rows[settled]
+                again = importance(self.model, self.batch.take(some), CHEAP, self.key.fold("second look"))
+                self._spend("pilot", CHEAP * len(some))
+                settled[some] = self._even(again, CHEAP)
             self._sample(rows[settled])
             self._anneal(rows[~settled], start, hint)
         except KeyboardInterrupt:
             self.interrupted = True
         self._leave(rows[~self.done])
-        self._ask_the_prior()
-        if self.z is None and not self.interrupted and bool((self.used > 0).any()):
-            self._try_on_simulated_rows(start)
+        try:
+            self._ask_the_prior()
+            if self.z is None and not self.interrupted and bool((self.used > 0).any()):
+                self._try_on_simulated_rows(start)
+        except KeyboardInterrupt:
+            self.interrupted = True
         return self._bracket(look.elbo.cpu(), look.k_hat.cpu())
+
+    def _even(self, look: Importance, samples: int) -> Tensor:
+        """Whether importance sampling can settle rows: weights even, no heavy tail, sides near enough after `CHEAP`."""
+        error = look.mc_se * math.sqrt(samples / CHEAP)  # of the cheap tier, whose sides are error² apart
+        wide = error.square() if self.tolerance is None else torch.maximum(error, error.square())
+        near = wide <= (CLOSE if self.tolerance is None else self.tolerance)
+        even = (look.ess >= EVEN * samples) & ~(look.k_hat > RELIABLE)
+        return (near & even & look.log_evidence.isfinite()).cpu()
 
     def _invertible(self) -> bool:
         """Whether the noise behind a given z can be told: not of every posterior."""
@@ -159,9 +172,7 @@ class _Work:
     def _crowd(self, name: str) -> Crowd | None:
         if self.batch.context is not None:  # the decoder is another one for every row
             return None
-        crowd = Crowd.drawn(self.model, self.batch, self.key.fold("crowd", name))
-        self._spend("pilot", len(crowd.z))
-        return crowd
+        return Crowd.drawn(self.model, self.batch, self.key.fold("crowd", name))
 
     def _start_and_hint(self) -> tuple[Literal["posterior", "prior"], Hint | None]:
         """Where chains start, and where the prior's draws would have them.
@@ -183,13 +194,15 @@ class _Work:
             crowd.hint(self.batch.take(index), CHAINS, self.key.fold("hint"))
             for index in chunks(self.batch, self.settings.chains)
         ]
+        self._spend("pilot", crowd.decoder_rows)
         return Hint(torch.cat([z for z, _ in parts], 1), torch.cat([value for _, value in parts]))
 
     def _sample(self, index: Tensor) -> None:
         """The cheap tier."""
         if len(index):
             self._keep(index, sampled(self.model, self.batch.take(index), self._z(index), CHEAP, self.key), 0)
-            spent = {"lower": CHEAP, "upper": CHEAP, "endpoints": 0 if self.z is not None else CHEAP}
+            exact = self.z is not None  # then one of the upper side's draws is z, else a picked one decoded before
+            spent = {"lower": CHEAP, "upper": CHEAP - (not exact), "endpoints": 0 if exact else CHEAP}
             for part, rows in spent.items():
                 self._spend(part, rows * len(index))
             self.report("importance sampling", len(index), len(index))
@@ -199,24 +212,27 @@ class _Work:
         if not len(index):
             return
         self.spending.start()
+        pilot_rows, round_rows = pilot_cost(start, hinted=hint is not None), self._price(self.distributions)
+        # settled before anything is seen: a first round that may be all there is must not have been chosen
+        again = self.tolerance is not None and self.spending.allows(len(index) * (pilot_rows + 2 * round_rows))
+        if self.tolerance is not None and not again:
+            self.notes.append("the budget holds one round: nothing was done to reach the tolerance")
         tunings: list[Tuning] = []
         good: list[Tensor] = []
         for part in torch.split(index, self._size()):
-            if not self.spending.allows(
-                len(part) * (pilot_cost(start, hinted=hint is not None) + self._price(self.distributions))
-            ):
+            if not self.spending.allows(len(part) * (pilot_rows + round_rows)):
                 self.notes.append("the budget ended before all rows were annealed")
                 return
             told = None if hint is None else Hint(hint.z[:, part], hint.log_evidence[part])
             pilot = tuned(self.model, self.batch.take(part), start, self.key.fold("pilot"), told)
             self._spend("pilot", pilot.decoder_rows)
             sides = self._round(part, pilot.tuning, self.distributions, self.key.fold("first round"))
-            self._pay(len(part), self.distributions, deciding=self.tolerance is not None)
+            self._pay(len(part), self.distributions, deciding=again)
             self._keep(part, sides, self.distributions)
             tunings.append(pilot.tuning)
             good.append(self._met(sides))
             self.report("annealing", sum(len(rows) for rows in good), len(index))
-        if self.tolerance is None or not tunings:
+        if not again or not tunings:
             return
         tuning = Tuning.join(tunings)
 
@@ -258,7 +274,7 @@ class _Work:
         """Write down what was found of some rows, with what is suspicious about it."""
         self.done[index] = True
         usable = sides.upper.isfinite()
-        self.lower[index], self.lower_se[index] = sides.lower.nan_to_num(nan=-math.inf), sides.lower_se
+        self.lower[index], self.lower_se[index] = sides.lower.where(~sides.lower.isnan(), -math.inf), sides.lower_se
         self.upper[index], self.upper_se[index] = torch.where(usable, sides.upper, math.inf), sides.upper_se
         self.bennett[index], self.used[index] = sides.bennett, distributions
         doubts = {
@@ -293,32 +309,39 @@ class _Work:
         for index in chunks(self.batch, self.settings.chains):
             found, se = crowd.log_evidence(self.batch.take(index))
             more = found.cpu() - self.lower[index]
-            for row in index[more > APART + 2 * se.cpu()].tolist():
+            for row in index[more > MORE + se.cpu()].tolist():
                 self.warnings.setdefault(row, []).append(
-                    f"importance sampling from the prior finds more than {APART:g} nats above the lower side"
+                    f"importance sampling from the prior finds more than {MORE:g} nats above the lower side"
                 )
+        self._spend("pilot", crowd.decoder_rows)
 
     def _try_on_simulated_rows(self, start: Literal["posterior", "prior"]) -> None:
         """The recipe for real rows on simulated ones, beside their exact upper side."""
+        if not self._invertible():
+            self.notes.append("the posterior has no inverse: the upper side could not be tried on simulated rows")
+            return
         context = None if self.batch.context is None else self.batch.context[:GATE]
         rows, key = GATE if context is None else len(context), self.key.fold("gate")
-        known = simulate(self.model, rows, key, context)
+        try:
+            known = simulate(self.model, rows, key, context)
+        except InputError as error:  # not a number, or outside the support
+            self.notes.append(f"the upper side could not be tried on simulated rows: {first_line(error)}")
+            return
         pilot = tuned(self.model, known.batch, start, key)
-        self._spend("pilot", pilot.decoder_rows)
+        self._spend("pilot", rows + pilot.decoder_rows)
         upper = []
         for name, z in (("exact", known.z), ("as real", None)):
-            try:
-                sides = annealed(
-                    self.model, known.batch, z, pilot.tuning, self.distributions, self.settings, key.fold(name)
-                )
-            except InputTypeError:
-                self.notes.append("the posterior has no inverse: the upper side could not be tried on simulated rows")
-                return
+            sides = annealed(
+                self.model, known.batch, z, pilot.tuning, self.distributions, self.settings, key.fold(name)
+            )
             self._spend("pilot", price(self.settings, self.distributions, exact=z is not None).total * rows)
             upper.append(sides.upper)
         off = upper[1] - upper[0]
         off = off[off.isfinite()]
-        mean, se = float(off.mean()), float(off.std() / math.sqrt(max(1, len(off))))
+        if len(off) < 2:
+            self.notes.append("too few simulated rows to try the upper side on")
+            return
+        mean, se = float(off.mean()), float(off.std() / math.sqrt(len(off)))
         if se > APART:
             word = "cannot be told from the exact one, which itself is loose"
         else:

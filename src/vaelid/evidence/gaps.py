@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from vaelid.errors import InputError
-from vaelid.evidence.optimised import Diagonal, Family, Flow, Full, Optimised, optimise
+from vaelid.evidence.families import Diagonal, Family, Flow, Full
+from vaelid.evidence.optimised import Optimised, optimise
 from vaelid.evidence.result import Bracket
 from vaelid.model import VAE
 from vaelid.random import Key

@@ -12,6 +12,7 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
 
 BOUND, APPROXIMATE, NONE = "bound in expectation", "approximate", "no bound"
 
@@ -175,15 +176,47 @@ class Bracket:
             }
         )
 
+    def plot(self, axes: Axes | None = None) -> Axes:
+        """Draw every row as seen from its lower side: the upper side as a bar, the ELBO below, warnings marked.
+
+        Nats are drawn to scale up to 0.1 and in logarithms beyond.
+
+        Args:
+            axes: where to draw; new axes if None.
+
+        Returns:
+            The axes.
+        """
+        from matplotlib import pyplot
+
+        axes = pyplot.subplots(figsize=(7, 3.5), layout="constrained")[1] if axes is None else axes
+        order = self.gap.argsort(stable=True)
+        gap, below = self.gap[order].numpy(), (self.elbo - self.lower)[order].numpy()
+        kinds, rows = [self.upper_kind[i] for i in order.tolist()], range(len(order))
+        for kind, colour in ((BOUND, "C0"), (APPROXIMATE, "C9")):
+            here = [i for i in rows if kinds[i] == kind]
+            if here:
+                axes.vlines(here, 0, gap[here], color=colour, linewidth=2, label=f"upper side ({kind})")
+        axes.plot(rows, below, ".", color="0.5", markersize=4, label="ELBO")
+        warned = [i for i in rows if int(self.row[order[i]]) in self.warnings]
+        if warned:
+            axes.plot(warned, [0] * len(warned), "o", color="C3", markersize=3.5, label="with a warning")
+        axes.axhline(0, color="0.3", linewidth=0.8)
+        axes.set_yscale("symlog", linthresh=0.1)
+        axes.set_xlabel("rows, by width")
+        axes.set_ylabel("nats above the lower side")
+        axes.legend(frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, 1.16))
+        return axes
+
     def __str__(self) -> str:
         table = self.as_dict()
+        least, most = sorted((table["lower"] - table["elbo"], table["upper"] - table["elbo"]))
         lines = [
             f"log p(x), mean over {table['rows']:,} rows, nats",
             _line("lower", table["lower"], table["lower_mc_se"], table["lower_data_se"], self.lower_kind),
             _line("upper", table["upper"], table["upper_mc_se"], table["upper_data_se"], self.kind),
             f"  gap   {table['gap']:10.3f} ± {table['gap_se']:.3f} over rows",
-            f"  ELBO  {table['elbo']:10.3f}, so KL(q ‖ p(z|x)) is between {table['lower'] - table['elbo']:.3f} "
-            f"and {table['upper'] - table['elbo']:.3f}",
+            f"  ELBO  {table['elbo']:10.3f}, so KL(q ‖ p(z|x)) is between {least:.3f} and {most:.3f}",
             f"  {len(self.warnings):,} rows with a warning; {self.cost.decoder_rows:,} decoder rows, "
             f"{self.cost.seconds:.1f} s",
         ]

@@ -126,7 +126,7 @@ def sampled(model: Any, batch: Batch, z: Tensor | None, samples: int, key: Key) 
         nan,
         torch.minimum(lower.ess, rest.ess),
         nan,
-        lower.log_evidence.isnan() | upper.isnan(),
+        (lower.reconstruction + rest.reconstruction).isnan() | upper.isnan(),
     )
     return Sides(*(column.cpu() for column in found))
 
