@@ -47,7 +47,7 @@ class Stub:
             row=ids, lower=lower, upper=lower + 0.05, lower_mc_se=error, upper_mc_se=2 * error,
             upper_kind=(kind,) * len(ids), tier=("annealing",) * len(ids), distributions=torch.full_like(ids, 20),
             elbo=lower - 6, k_hat=error, bennett=lower + 0.02 if kind == BOUND else None,
-            warnings={}, notes=(), cost=Cost(10, 20, 30, 40, 1.5),
+            warnings={}, notes=(), cost=Cost(10, 0, 20, 30, 40, 1.5),
         )  # fmt: skip
         return dataclasses.replace(found, **{name: change(found) for name, change in self.changes.items()})
 
@@ -192,7 +192,7 @@ def test_words(call, run, stub, quick):
     assert any(re.search(r"^ +4: k-hat is 0\.8, above 0\.7 \(rows ", line) for line in lines)
     assert any(line.endswith(f"1: the chains did not mix (row {rows[5]})") for line in lines)
     assert "  note      on simulated rows the gap was 0.01 nats" in lines
-    assert "  cost      100 decoder rows (pilot 10, lower 20, upper 30, endpoints 40), 1.5 s" in lines
+    assert "  cost      100 decoder rows (pilot 10, checks 0, lower 20, upper 30, endpoints 40), 1.5 s" in lines
     assert "  saved     run/evidence.json" in lines
     assert lines[-1] == "  next      vaelid evidence run --rows 8 --tolerance 0.1 --budget 10m"
 

@@ -33,6 +33,7 @@ MORE = 0.3  # nats, and a standard error, that draws from the prior must find be
 MIXED = 1.4  # R-hat, over few transitions, above which the endpoints of a row are suspect
 STUCK = 0.1  # acceptance below which chains hardly moved
 FEW = 2.0  # effective chains below which one of them rules the result
+BROKEN = "log p(x, z) is not a number at some latents, which count as impossible"
 GATE = 32  # simulated rows on which the approximate upper side is compared with the exact one
 
 
@@ -50,9 +51,10 @@ def bracket(
 ) -> Bracket:
     """log p(x) between two sides, row by row.
 
-    A look at `LOOK` importance samples per row decides how it goes on, and where their weights are even a second one at
-    `CHEAP`. Where those are even too, as many fresh samples give both sides, L_K and U_K. All other rows are annealed: a pilot finds settings, then fresh chains
-    run forward for the lower side and in reverse for the upper one. Nothing that took part in a decision is reported.
+    A look at `LOOK` importance samples per row decides how it goes on, and where their weights are even a second one
+    at `CHEAP`. Where those are even too, as many fresh samples give both sides, L_K and U_K. All other rows are
+    annealed: a pilot finds settings, then fresh chains run forward for the lower side and in reverse for the upper
+    one. Nothing that took part in a decision is reported.
 
     The lower side is a bound in expectation. So is the upper side of `Simulated` rows, whose reverse chains start at
     the z that the row came from. On other rows they start at the ends of a further, independent run, resampled and
@@ -114,6 +116,7 @@ class _Work:
         self.upper = torch.full_like(nan, math.inf)
         self.used = torch.zeros(batch.rows, dtype=torch.int64)
         self.done = torch.zeros(batch.rows, dtype=torch.bool)
+        self.broken = torch.zeros(batch.rows, dtype=torch.bool)
         self.tier = ["importance"] * batch.rows
         self.warnings: dict[int, list[str]] = {}
         self.notes: list[str] = []
@@ -125,6 +128,7 @@ class _Work:
         rows = torch.arange(self.batch.rows)
         look = importance(self.model, self.batch, LOOK, self.key.fold("look"))
         self._spend("pilot", LOOK * self.batch.rows)
+        self.broken = look.reconstruction.isnan().cpu()
         start, hint = self._start_and_hint()
         settled = torch.zeros_like(self.done)
         if start == "posterior":
@@ -137,6 +141,7 @@ class _Work:
                 again = importance(self.model, self.batch.take(some), CHEAP, self.key.fold("second look"))
                 self._spend("pilot", CHEAP * len(some))
                 settled[some] = self._even(again, CHEAP)
+                self.broken[some] |= again.reconstruction.isnan().cpu()
             self._sample(rows[settled])
             self._anneal(rows[~settled], start, hint)
         except KeyboardInterrupt:
@@ -194,7 +199,7 @@ class _Work:
             crowd.hint(self.batch.take(index), CHAINS, self.key.fold("hint"))
             for index in chunks(self.batch, self.settings.chains)
         ]
-        self._spend("pilot", crowd.decoder_rows)
+        self._spend("checks", crowd.decoder_rows)
         return Hint(torch.cat([z for z, _ in parts], 1), torch.cat([value for _, value in parts]))
 
     def _sample(self, index: Tensor) -> None:
@@ -278,7 +283,7 @@ class _Work:
         self.upper[index], self.upper_se[index] = torch.where(usable, sides.upper, math.inf), sides.upper_se
         self.bennett[index], self.used[index] = sides.bennett, distributions
         doubts = {
-            "log p(x, z) is not a number at some latents, which count as impossible": sides.broken,
+            BROKEN: sides.broken | self.broken[index],
             "p(x) is 0 at all latents that were tried": ~sides.lower.isfinite(),
             f"the chains behind the upper side disagree (R-hat above {MIXED:g})": sides.r_hat > MIXED,
             f"chains hardly moved (acceptance below {STUCK:g})": sides.acceptance < STUCK,
@@ -300,6 +305,7 @@ class _Work:
         why = "it was interrupted" if self.interrupted else "the budget ended"
         for row in index.tolist():
             self.warnings[row] = [f"{why} before this row was annealed: lower is L_{LOOK}, there is no upper side"]
+            self.warnings[row] += [BROKEN] * bool(self.broken[row])
 
     def _ask_the_prior(self) -> None:
         """Importance sampling from the prior, with fresh draws, beside the lower side."""
@@ -313,7 +319,7 @@ class _Work:
                 self.warnings.setdefault(row, []).append(
                     f"importance sampling from the prior finds more than {MORE:g} nats above the lower side"
                 )
-        self._spend("pilot", crowd.decoder_rows)
+        self._spend("checks", crowd.decoder_rows)
 
     def _try_on_simulated_rows(self, start: Literal["posterior", "prior"]) -> None:
         """The recipe for real rows on simulated ones, beside their exact upper side."""
@@ -328,13 +334,13 @@ class _Work:
             self.notes.append(f"the upper side could not be tried on simulated rows: {first_line(error)}")
             return
         pilot = tuned(self.model, known.batch, start, key)
-        self._spend("pilot", rows + pilot.decoder_rows)
+        self._spend("checks", rows + pilot.decoder_rows)
         upper = []
         for name, z in (("exact", known.z), ("as real", None)):
             sides = annealed(
                 self.model, known.batch, z, pilot.tuning, self.distributions, self.settings, key.fold(name)
             )
-            self._spend("pilot", price(self.settings, self.distributions, exact=z is not None).total * rows)
+            self._spend("checks", price(self.settings, self.distributions, exact=z is not None).total * rows)
             upper.append(sides.upper)
         off = upper[1] - upper[0]
         off = off[off.isfinite()]

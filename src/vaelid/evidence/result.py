@@ -23,7 +23,9 @@ class Cost:
     """Decoder rows (one forward pass of one latent through the decoder, with or without its backward) and seconds.
 
     Attributes:
-        pilot: rows spent on settings: step sizes, starts, deciding runs; nothing of theirs is in a reported number.
+        pilot: rows spent on looks, settings and deciding runs; nothing of theirs is in a reported number.
+        checks: rows spent on importance sampling from the prior, whose draws all rows share, and on simulated rows that
+            show what an approximate upper side is worth.
         lower: rows spent on the reported lower sides.
         upper: rows spent on the reported upper sides.
         endpoints: rows spent on approximate posterior draws that upper sides on real data start from.
@@ -31,6 +33,7 @@ class Cost:
     """
 
     pilot: int = 0
+    checks: int = 0
     lower: int = 0
     upper: int = 0
     endpoints: int = 0
@@ -39,7 +42,7 @@ class Cost:
     @property
     def decoder_rows(self) -> int:
         """All decoder rows."""
-        return self.pilot + self.lower + self.upper + self.endpoints
+        return self.pilot + self.checks + self.lower + self.upper + self.endpoints
 
 
 @final
@@ -60,11 +63,12 @@ class Bracket:
         upper_mc_se: the same of ``upper``, given the draws from p(z|x) that it starts from. Their own chance is in the
             scatter over rows, and so in the standard error of the mean gap.
         upper_kind: what ``upper`` is, one word of `BOUND`, `APPROXIMATE`, `NONE` per row.
-        tier: what made the numbers: "importance", "annealing", or "annealing, moved start" where q misses mass.
+        tier: what made the numbers: "importance" sampling from q, or "annealing".
         distributions: number of distributions of the annealing, 0 where there was none.
         elbo: the ELBO under the draws of the cheap tier.
         k_hat: Pareto shape of the importance weights from q; above 0.7 they cannot be relied upon.
-        bennett: Bennett's acceptance ratio, an estimate of log p(x) from both directions (simulated rows alone).
+        bennett: Bennett's acceptance ratio, an estimate of log p(x) from both directions: of simulated rows that were
+            annealed, NaN of others.
         warnings: sentences about single rows, row number → sentences.
         notes: sentences about the whole.
         cost: decoder rows and seconds.
@@ -127,13 +131,14 @@ class Bracket:
             "rows_with_warnings": len(self.warnings),
             "seconds": self.cost.seconds,
             "decoder_rows": self.cost.decoder_rows,
-            "cost": {name: getattr(self.cost, name) for name in ("pilot", "lower", "upper", "endpoints")},
+            "cost": {name: getattr(self.cost, name) for name in ("pilot", "checks", "lower", "upper", "endpoints")},
             "tiers": dict(Counter(self.tier)),
             "notes": list(self.notes),
             "interrupted": self.interrupted,
         }
         if self.bennett is not None:
-            table |= {"bennett": _mean(self.bennett), "bennett_se": _data_se(self.bennett)}
+            known = self.bennett[self.bennett.isfinite()]
+            table |= {"bennett": _mean(known), "bennett_se": _data_se(known)}
         table["per_row"] = [
             {
                 "row": int(self.row[i]),
