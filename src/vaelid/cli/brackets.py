@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from typing import Any
 
 from vaelid import evidence, runs
@@ -151,19 +149,12 @@ def _width(row: dict[str, Any]) -> float:
 
 
 def _warnings(table: dict[str, Any]) -> list[str]:
-    """Warnings of single rows, each sentence once with the rows that it is about; numbers in it may differ."""
-    about: dict[str, list[int]] = {}
-    first: dict[str, str] = {}
-    for row in table["per_row"]:
-        for sentence in row["warnings"]:
-            form = re.sub(r"-?\d[\d.,]*", "#", sentence)
-            about.setdefault(form, []).append(row["row"])
-            first.setdefault(form, sentence)
-    counts = Counter({form: len(rows) for form, rows in about.items()})
-    if not counts:
+    """Warnings of single rows, each sentence once with the rows that it is about."""
+    found = runs.sentences(table)
+    if not found:
         return [f"  {'warnings':9} none"]
     shown = [f"{table['rows_with_warnings']:,} of {table['rows']:,} rows"]
-    shown += [f"  {count:,}: {first[form]} ({some(about[form])})" for form, count in counts.most_common()]
+    shown += [f"  {len(rows):,}: {sentence} ({some(rows)})" for sentence, rows in found]
     return [f"  {'warnings' if not place else '':9} {text}" for place, text in enumerate(shown)]
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vaelid import checks
 from vaelid.errors import InputError
-from vaelid.evidence.budget import Budget, Spending, doubled
+from vaelid.evidence.budget import Budget, Spending, alike, doubled
 from vaelid.evidence.hmc import transition
 from vaelid.evidence.paths import Path, State
 from vaelid.evidence.schedules import Placed, Schedule
@@ -75,11 +75,9 @@ class Settings:
     chains: int = 16
     schedule: Schedule = field(default_factory=Placed)
 
-    def checked(self) -> Settings:
-        """The same, or an error that says what is wrong."""
+    def __post_init__(self) -> None:
         checks.positive_int(self.leapfrogs, "leapfrogs")
         checks.positive_int(self.chains, "chains")
-        return self
 
     def rows(self, distributions: int, *, reverse: bool = False) -> int:
         """Decoder rows per row of data of one run."""
@@ -164,7 +162,7 @@ def annealing(
     Raises:
         InputError: a number out of its range; a model whose posterior is not reached from noise.
     """
-    settings = Settings(leapfrogs, chains, schedule or Placed()).checked()
+    settings = Settings(leapfrogs, chains, schedule or Placed())
     batch, key = model.batch(x), Key(0) if key is None else key
     return _estimate(model, batch, None, distributions, settings, start, tolerance, budget, key, on_progress)
 
@@ -206,7 +204,7 @@ def reverse_annealing(
     Raises:
         InputError: as `annealing`; z does not fit x.
     """
-    settings = Settings(leapfrogs, chains, schedule or Placed()).checked()
+    settings = Settings(leapfrogs, chains, schedule or Placed())
     batch, key = model.batch(x), Key(0) if key is None else key
     z = z if z.ndim == 3 else z.unsqueeze(0)
     size = model.given(batch.take(slice(0, 1)), start="prior").noise_size
@@ -290,13 +288,12 @@ def _estimate(
         needed = doubled(torch.cat(first), distributions, cost, met, spending, key, report, size)
         pilot_rows += spending.decoder_rows
     parts, order, decoder_rows, done = [], [], 0, 0
-    for each in sorted(set(needed.tolist())):
-        for index in torch.split((needed == each).nonzero()[:, 0], rows_per_pass(batch, settings.chains)):
-            parts.append(run(index, each, key.fold("reported")))
-            order.append(index)
-            decoder_rows += cost(each) * len(index)
-            done += len(index)
-            report("annealing", done, batch.rows)
+    for each, index in alike(needed, rows_per_pass(batch, settings.chains)):
+        parts.append(run(index, each, key.fold("reported")))
+        order.append(index)
+        decoder_rows += cost(each) * len(index)
+        done += len(index)
+        report("annealing", done, batch.rows)
     back = torch.cat(order).argsort()
     log_weight = torch.cat([part[0] for part in parts], 1)[:, back]
     latents = torch.cat([part[1] for part in parts], 1)[:, back]

@@ -12,7 +12,7 @@ from torch import Tensor
 from vaelid import checks
 from vaelid.errors import InputError, InputTypeError, first_line
 from vaelid.evidence.annealing import OnProgress, Settings, chunks, rows_per_pass
-from vaelid.evidence.budget import Budget, Spending, doubled
+from vaelid.evidence.budget import Budget, Spending, alike, doubled
 from vaelid.evidence.crowd import Crowd
 from vaelid.evidence.importance import Importance, importance
 from vaelid.evidence.result import APPROXIMATE, BOUND, NONE, Bracket, Cost
@@ -82,7 +82,7 @@ def bracket(
     """
     z = x.z if isinstance(x, Simulated) else None
     batch = model.batch(x.batch if isinstance(x, Simulated) else x)
-    settings = Settings(leapfrogs, chains).checked()
+    settings = Settings(leapfrogs, chains)
     distributions = checks.positive_int(distributions, "distributions")
     limit = None if tolerance is None else checks.non_negative(tolerance, "tolerance")
     report = on_progress or (lambda stage, done, total: None)
@@ -121,7 +121,7 @@ class _Work:
         self.warnings: dict[int, list[str]] = {}
         self.notes: list[str] = []
         self.cost = {field.name: 0 for field in fields(Cost) if field.name != "seconds"}
-        self.interrupted = False
+        self.interrupted, self.invertible = False, False
 
     def result(self) -> Bracket:
         """Look, decide, bracket, doubt."""
@@ -129,6 +129,7 @@ class _Work:
         look = importance(self.model, self.batch, LOOK, self.key.fold("look"))
         self._spend("pilot", LOOK * self.batch.rows)
         self.broken = look.reconstruction.isnan().cpu()
+        self.invertible = self._has_inverse()
         start, hint = self._start_and_hint()
         settled = torch.zeros_like(self.done)
         if start == "posterior":
@@ -163,7 +164,7 @@ class _Work:
         even = (look.ess >= EVEN * samples) & ~(look.k_hat > RELIABLE)
         return (near & even & look.log_evidence.isfinite()).cpu()
 
-    def _invertible(self) -> bool:
+    def _has_inverse(self) -> bool:
         """Whether the noise behind a given z can be told: not of every posterior."""
         first = self.model.given(self.batch.take(torch.tensor([0], device=self.batch.x.device)))
         try:
@@ -184,7 +185,7 @@ class _Work:
 
         A posterior without an inverse takes no hints, and chains cannot walk to it from a given z.
         """
-        if self._invertible():
+        if self.invertible:
             return "posterior", self._hint()
         self.notes.append(
             "the posterior has no inverse: " + ("no second start" if self.z is None else "chains walk from the prior")
@@ -259,13 +260,12 @@ class _Work:
         if self.spending.interrupted:  # the first round of all rows was selected by nothing, and stands
             raise KeyboardInterrupt
         reported = 0
-        for each in sorted(set(needed.tolist())):
-            for part in torch.split((needed == each).nonzero()[:, 0], self._size()):
-                key = self.key.fold("reported")
-                self._keep(index[part], self._round(index[part], tuning.take(part), each, key), each)
-                self._pay(len(part), each, deciding=False)
-                reported += len(part)
-                self.report("reported run", reported, len(index))
+        for each, part in alike(needed, self._size()):
+            sides = self._round(index[part], tuning.take(part), each, self.key.fold("reported"))
+            self._keep(index[part], sides, each)
+            self._pay(len(part), each, deciding=False)
+            reported += len(part)
+            self.report("reported run", reported, len(index))
 
     def _round(self, index: Tensor, tuning: Tuning, distributions: int, key: Key) -> Sides:
         rows, z = self.batch.take(index), self._z(index)
@@ -323,7 +323,7 @@ class _Work:
 
     def _try_on_simulated_rows(self, start: Literal["posterior", "prior"]) -> None:
         """The recipe for real rows on simulated ones, beside their exact upper side."""
-        if not self._invertible():
+        if not self.invertible:
             self.notes.append("the posterior has no inverse: the upper side could not be tried on simulated rows")
             return
         context = None if self.batch.context is None else self.batch.context[:GATE]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import final
 
@@ -115,3 +115,10 @@ def doubled(
     except KeyboardInterrupt:
         spending.interrupted = True
     return needed
+
+
+def alike(needed: Tensor, pieces: int) -> Iterator[tuple[int, Tensor]]:
+    """The rows that need the same number of distributions, ``pieces`` of them at most at a time, with that number."""
+    for each in sorted(set(needed.tolist())):
+        for index in torch.split((needed == each).nonzero()[:, 0], pieces):
+            yield each, index

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 
@@ -12,17 +12,16 @@ import torch
 from torch import Tensor
 
 from vaelid.errors import InputError
+from vaelid.evidence.annealing import OnProgress
+from vaelid.evidence.bracket import bracket
 from vaelid.evidence.families import Diagonal, Family, Flow, Full
 from vaelid.evidence.optimised import Optimised, optimise
 from vaelid.evidence.result import Bracket
 from vaelid.model import VAE
 from vaelid.random import Key
-from vaelid.types import Batch
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Progress = Callable[[str, int, int], None]  # (stage, done, total)
 
 
 class Mean(NamedTuple):
@@ -230,7 +229,7 @@ def gaps(
     samples: int = 1000,
     brackets: Sequence[Bracket] | None = None,
     key: Key | None = None,
-    on_progress: Progress | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Gaps:
     """The gaps between the ELBO and log p(x), per row and in mean (Cremer et al. 2018, "Inference suboptimality").
 
@@ -276,7 +275,10 @@ def gaps(
 
         own = key.fold(name)
         found = optimise(model, batch, families, steps=steps, samples=samples, key=own.fold("q"), on_rows=on_rows)
-        known = brackets[index] if brackets is not None else _bracket(model, batch, own.fold("bracket"), on_progress)
+        if brackets is None:
+            known = bracket(model, batch, key=own.fold("bracket"), on_progress=on_progress)
+        else:
+            known = brackets[index]
         splits.append(Split(families, found, known))
     return Gaps(splits[0], splits[1] if train is not None else None, samples, time.perf_counter() - begin)
 
@@ -287,12 +289,6 @@ def labels(families: Sequence[Family]) -> list[str]:
     return [
         name.lower() if names.count(name) == 1 else repr(family) for name, family in zip(names, families, strict=True)
     ]
-
-
-def _bracket(model: VAE, batch: Batch, key: Key, on_progress: Progress | None) -> Bracket:
-    from vaelid.evidence.bracket import bracket
-
-    return bracket(model, batch, key=key, on_progress=on_progress)
 
 
 def _difference(left: Quantity, right: Quantity) -> Mean:

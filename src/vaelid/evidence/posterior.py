@@ -16,7 +16,7 @@ from vaelid.evidence.chains import effective_draws, r_hat
 from vaelid.evidence.hmc import VARIED, transition, varied
 from vaelid.evidence.paths import Path
 from vaelid.evidence.tuning import CHAINS, Hint, Tuning, tuned
-from vaelid.evidence.weights import reduced
+from vaelid.evidence.weights import reduced, resampled
 from vaelid.model import VAE, evaluating
 from vaelid.random import Key
 from vaelid.types import Batch
@@ -116,7 +116,7 @@ def posterior(
     for ever (Neal 2011, section 3.2). `WARMUP` transitions are discarded. A mode that no particle found is missing,
     and R-hat cannot tell.
 
-    Rows are walked in chunks of 4096 chains; beyond those, memory is that of the result, samples × rows × d numbers.
+    Rows are walked in chunks of 2048 chains; beyond those, memory is that of the result, samples × rows × d numbers.
     A row's draws depend on the key and its row id, not on the rows beside it (to rounding).
 
     Args:
@@ -167,7 +167,7 @@ def posterior(
 def predictive(model: VAE, posterior: Posterior, key: Key, samples: int | None = None) -> Tensor:
     """Draws x' ~ p(x'|z) for draws z ~ p(z|x), which together are draws from p(x'|x).
 
-    Every cell is drawn, those that a mask hid among them. Passes are of 4096 decoder rows; the result holds samples ×
+    Every cell is drawn, those that a mask hid among them. Passes are of 2048 decoder rows; the result holds samples ×
     rows × cells numbers.
 
     Args:
@@ -264,17 +264,8 @@ def _walked(
 
 
 def _resampled(at: Tensor, log_weight: Tensor, chains: int, batch: Batch, key: Key) -> Tensor:
-    """Particles (particle, row, k) by systematic resampling of their weights, (chain, row, k) (Kitagawa 1996).
-
-    A particle of share s is taken ⌊chains · s⌋ or ⌈chains · s⌉ times. Weights that are not finite count as 0; where
-    all are, each counts the same.
-    """
-    finite = log_weight.isfinite()
-    usable = torch.where(finite, log_weight, -torch.inf)
-    share = torch.where(finite.any(0), usable, 0.0).softmax(0).cumsum(0).T.contiguous()
-    uniform = key.fold("resample").uniform_rows(batch.ids(), 1, 1, dtype=torch.float64)[0]
-    marks = (torch.arange(chains, device=share.device) + uniform) / chains
-    picked = torch.searchsorted(share, marks * share[:, -1:], right=True).clamp(max=len(at) - 1).T
+    """Particles (particle, row, k) resampled by their weights, (chain, row, k)."""
+    picked = resampled(log_weight, chains, batch.ids(), key)
     return at.gather(0, picked.unsqueeze(-1).expand(-1, -1, at.shape[-1]))
 
 

@@ -147,6 +147,10 @@ class Bracket:
                 "upper_kind": self.upper_kind[i],
                 "tier": self.tier[i],
                 "warnings": list(self.warnings.get(int(self.row[i]), ())),
+                "elbo": float(self.elbo[i]),
+                "lower_mc_se": float(self.lower_mc_se[i]),
+                "upper_mc_se": float(self.upper_mc_se[i]),
+                "k_hat": float(self.k_hat[i]),
             }
             for i in range(rows)
         ]

@@ -16,7 +16,7 @@ from vaelid.evidence.hmc import VARIED, transition, varied
 from vaelid.evidence.importance import importance
 from vaelid.evidence.paths import Path, State
 from vaelid.evidence.tuning import Tuning
-from vaelid.evidence.weights import reduced
+from vaelid.evidence.weights import reduced, resampled
 from vaelid.random import Key
 from vaelid.types import Batch
 
@@ -134,16 +134,12 @@ def sampled(model: Any, batch: Batch, z: Tensor | None, samples: int, key: Key) 
 def _endpoints(path: Path, tuning: Tuning, distributions: int, settings: Settings, key: Key) -> tuple[Tensor, Tensor]:
     """Approximate draws from p(z|x), (chain, row, k), by chains that nothing else has seen, and their R-hat, (row,).
 
-    The chains anneal forward, are resampled by weight, one uniform per row and evenly spaced from it, and settle for
-    `SETTLE` transitions at β = 1. R-hat is that of log p(x, z) over these transitions.
+    The chains anneal forward, are resampled by weight, and settle for `SETTLE` transitions at β = 1. R-hat is that of
+    log p(x, z) over these transitions.
     """
     walk = forward(path, tuning, distributions, settings, key)
-    ids, chains = path.problem.batch.ids(), settings.chains
-    log_weight = walk.log_weight.nan_to_num(nan=-math.inf)
-    share = (log_weight - log_weight.logsumexp(0)).exp().nan_to_num(nan=1 / chains)
-    first = key.fold("resample").uniform_rows(ids, 1, 1, dtype=torch.float64)[0]
-    at = (torch.arange(chains, dtype=torch.float64, device=first.device) + first) / chains
-    state = _picked(walk.state, torch.searchsorted(share.cumsum(0).T.contiguous(), at).clamp(max=chains - 1).T)
+    ids = path.problem.batch.ids()
+    state = _picked(walk.state, resampled(walk.log_weight, settings.chains, ids, key))
     one = torch.ones_like(walk.acceptance)
     longest = tuning.steps(one.cpu().unsqueeze(0), settings.leapfrogs, VARIED * path.longest)[0].to(one.device)
     heights = []

@@ -28,8 +28,6 @@ GAIN = 1.0  # change of the log step per unit of acceptance off the target
 WINDOW = 5  # temperatures over which the noise of a few chains is averaged
 DRAWS = 24  # effective number of draws that a scout's chains are taken for
 MARGIN = 1.05  # by how much a start is wider than what the scout saw
-
-
 LOST = 5.0  # nats over which log w may spread, and
 FAR = 6.0  # standard deviations of q that chains may go, before q is fitted to the row
 GAINED = 1.0  # nats by which the pilot from there must be higher
@@ -211,7 +209,7 @@ def _scout(path: NoisePath, key: Key, hint: Hint | None) -> tuple[Tensor, Tensor
             moved = _moved(log_weight, hint)
             state = path.state(torch.where(moved.unsqueeze(-1), path.of(hint.z), state.position))
             counted = [~moved for _ in counted]
-        state, log_step, _ = _tuned_move(path, state, beta, log_step, key.fold("move", t))
+        state, log_step = _tuned_move(path, state, beta, log_step, key.fold("move", t))
         if 2 * beta >= 1:
             visits.append(state.position)
             counted.append(torch.ones_like(state.log_weight, dtype=torch.bool))
@@ -252,7 +250,7 @@ def _pilot(path: Path, key: Key) -> Pilot:
     steps, spreads = [], [_spread(state)]
     for t in range(1, TEMPERATURES + 1):
         log_weight = log_weight + (grid[t] - grid[t - 1]).item() * state.log_weight.double()
-        state, log_step, _ = _tuned_move(path, state, grid[t].item(), log_step, key.fold("move", t))
+        state, log_step = _tuned_move(path, state, grid[t].item(), log_step, key.fold("move", t))
         steps.append(log_step)
         spreads.append(_spread(state))
     loc, scale, own = path.place if isinstance(path, NoisePath) else (None, None, False)
@@ -267,13 +265,13 @@ def _begin(path: Path, key: Key) -> tuple[State, Tensor]:
     return state, torch.full_like(state.log_weight[0], first, dtype=torch.float64)
 
 
-def _tuned_move(path: Path, state: State, beta: float, log_step: Tensor, key: Key) -> tuple[State, Tensor, Tensor]:
+def _tuned_move(path: Path, state: State, beta: float, log_step: Tensor, key: Key) -> tuple[State, Tensor]:
     """A transition, and the log step after it."""
     move = transition(path, state, torch.full_like(log_step, beta), log_step.exp(), LEAPFROGS, key)
     log_step = log_step + GAIN * (move.acceptance.mean(0).double() - TARGET)
     # a little longer than the longest useful trajectory, so that a run of one leapfrog fewer has a whole one; much
     # longer ones would turn the noise back to where it was
-    return move.state, log_step.clamp(max=math.log(path.longest / (LEAPFROGS - 1))), move.acceptance
+    return move.state, log_step.clamp(max=math.log(path.longest / (LEAPFROGS - 1)))
 
 
 def interpolate(at: Tensor, x: Tensor, y: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from vaelid.report.brackets import Part, Rows
 from vaelid.report.material import Material, Section, Shown, Table
 from vaelid.report.style import short
 from vaelid.report.words import duration, number, rounded
-from vaelid.runs import SIMULATED, TEST, families, rows_named
+from vaelid.runs import SIMULATED, TEST, families, rows_named, sentences
 from vaelid.types import Batch
 
 TITLE = "Evidence"
@@ -210,20 +209,13 @@ def _cost(table: dict[str, Any]) -> Table:
 
 
 def _warnings(table: dict[str, Any]) -> list[Table]:
-    """Each sentence once, with how many rows it is about; numbers in it may differ."""
-    about: dict[str, list[str]] = {}
-    first: dict[str, str] = {}
-    for row in table["per_row"]:
-        for sentence in row["warnings"]:
-            form = re.sub(r"-?\d[\d.,]*", "#", sentence)
-            about.setdefault(form, []).append(str(row["row"]))
-            first.setdefault(form, sentence)
-    if not about:
-        return []
+    """Each sentence once, with how many rows it is about."""
     lines = [
-        [first[form], f"{len(rows):,}", ", ".join(rows[:4]) + " …" * (len(rows) > 4)]
-        for form, rows in sorted(about.items(), key=lambda item: -len(item[1]))
+        [sentence, f"{len(rows):,}", ", ".join(map(str, rows[:4])) + " …" * (len(rows) > 4)]
+        for sentence, rows in sentences(table)
     ]
+    if not lines:
+        return []
     caption = f"{table['rows_with_warnings']:,} of {table['rows']:,} rows carry a warning (numbers: the first row's)"
     return [Table(caption, ["warning", "rows", "such as row"], lines, wide=True)]
 

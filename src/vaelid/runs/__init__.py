@@ -12,6 +12,7 @@ from vaelid.runs.brackets import (
     rows_of_test,
     rows_of_training,
     rows_simulated,
+    sentences,
 )
 from vaelid.runs.config import Config, known_keys, read_config, resolve, setting
 from vaelid.runs.contexts import contexts
@@ -63,6 +64,7 @@ __all__ = [
     "rows_simulated",
     "score",
     "scored_rows",
+    "sentences",
     "setting",
     "start",
 ]

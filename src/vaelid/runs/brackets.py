@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, final
@@ -124,14 +125,25 @@ def rows_named(run: Run, model: VAE, table: dict[str, Any], numbers: Sequence[in
     return batch_of(run, model, dataset, index, own=dataset.fingerprint == run.config.data.fingerprint)
 
 
-def record(run: Run, chosen: Chosen, bracket: Bracket, gaps: dict[str, Any] | None = None) -> dict[str, Any]:
+def record(run: Run, chosen: Chosen, bracket: Bracket) -> dict[str, Any]:
     """What evidence.json holds: which rows of which model, and all numbers of the bracket."""
-    table = bracket.as_dict()
-    columns = ("elbo", "lower_mc_se", "upper_mc_se", "k_hat")
-    for place, row in enumerate(table["per_row"]):
-        row |= {name: float(getattr(bracket, name)[place]) for name in columns}
-    found = {"data": chosen.data, "of": chosen.of, "seed": chosen.seed, "model": run.weights()} | table
-    return found if gaps is None else found | {"gaps": gaps}
+    which = {"data": chosen.data, "of": chosen.of, "seed": chosen.seed, "model": run.weights()}
+    return which | bracket.as_dict()
+
+
+def sentences(table: dict[str, Any]) -> list[tuple[str, list[int]]]:
+    """The warnings of evidence.json, each sentence with the rows that it is about, the most frequent first.
+
+    Sentences that differ in their numbers alone are one, with the numbers of the first row.
+    """
+    about: dict[str, list[int]] = {}
+    first: dict[str, str] = {}
+    for row in table["per_row"]:
+        for sentence in row["warnings"]:
+            form = re.sub(r"-?\d[\d.,]*", "#", sentence)
+            about.setdefault(form, []).append(row["row"])
+            first.setdefault(form, sentence)
+    return sorted(((first[form], rows) for form, rows in about.items()), key=lambda item: -len(item[1]))
 
 
 def families(split: dict[str, Any]) -> list[str]:
