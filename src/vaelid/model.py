@@ -289,19 +289,22 @@ def _each_row(values: Tensor, rows: int, name: str, dims: int) -> Tensor:
 
 
 @contextlib.contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Put every module into evaluation mode (no dropout, fixed batch statistics), and back as it was at the end.
-
-    Large dense layers run by the faster of two ways meanwhile, see `vaelid.networks.products`.
-    """
+def settled(module: nn.Module) -> Iterator[None]:
+    """Put every module into evaluation mode (no dropout, fixed batch statistics), and back as it was at the end."""
     modes = [(child, child.training) for child in module.modules()]
     module.eval()
     try:
-        with FastProducts():
-            yield
+        yield
     finally:
         for child, training in modes:
             child.training = training
+
+
+@contextlib.contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """`settled`, and large dense layers run by the faster of two ways meanwhile, see `vaelid.networks.products`."""
+    with settled(module), FastProducts():
+        yield
 
 
 CHUNK = 4096  # rows per pass where no gradient is kept

@@ -125,6 +125,14 @@ class Likelihood(nn.Module, abc.ABC):
         """
         return self._coordinates(p).flatten(-p.event_dims)
 
+    def planes(self, p: Distribution) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Where location and scale of every cell move with z, a hyperbolic plane per cell, else None.
+
+        (√α m, log σ, β), each (*lead, k) but β, which is (k,): the Fisher–Rao metric of a location-scale family is
+        Σ (α dm² + β dσ²) / σ² with constants α and β of the family.
+        """
+        return None
+
     def _coordinates(self, p: Distribution) -> Tensor:
         """The coordinates before they are flattened, (*lead, *event), or more of them along the last dimension."""
         return p.mean

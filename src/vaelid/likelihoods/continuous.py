@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import math
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +51,7 @@ class LocationScale(Likelihood, abc.ABC):
     loc and unit (centre and spread of each feature) come from `adapt`, and so does the floor of σ: the standard
     deviation r/√12 of rounding to the recorded resolution r (repeated values would otherwise make the density
     unbounded), at least a thousandth of the unit. Where σ does not depend on z, m/σ is a Fisher–Rao embedding, up to
-    a factor; where the network predicts σ, there is no flat one.
+    a factor; where the network predicts σ, there is no flat one, but `planes`.
     """
 
     discrete = False
@@ -73,6 +73,20 @@ class LocationScale(Likelihood, abc.ABC):
         """m, (*lead, *event), and σ, which broadcasts with it."""
         sigma: Tensor = self.scale(raw[1] if len(raw) > 1 else None, self.unit, self.floor)
         return self.loc + self.unit * raw[0], sigma
+
+    def planes(self, p: Distribution) -> tuple[Tensor, Tensor, Tensor] | None:
+        """(√α m, log σ, β) of every cell where the network predicts σ, else None."""
+        if self.fisher_rao:
+            return None
+        value: Any = p
+        alpha, beta = (torch.as_tensor(number).to(value.loc) for number in self._information(p))
+        shape = value.loc.shape[-p.event_dims :]
+        located, spread = alpha.sqrt() * value.loc, value.scale.expand_as(value.loc).log()
+        return located.flatten(-p.event_dims), spread.flatten(-p.event_dims), beta.expand(shape).flatten()
+
+    def _information(self, p: Distribution) -> tuple[Tensor | float, Tensor | float]:
+        """α and β of the Fisher information (α dm² + β dσ²) / σ² of one cell; those of the normal here."""
+        return 1.0, 2.0
 
     def _keep_floor(self, rounding: Tensor) -> None:
         """Set the floor from the standard deviation of rounding."""
@@ -147,6 +161,9 @@ class Laplace(LocationScale):
         value = of(p, distributions.Laplace)
         return value.loc / value.scale if self.fisher_rao else value.mean
 
+    def _information(self, p: Distribution) -> tuple[Tensor | float, Tensor | float]:
+        return 1.0, 1.0
+
 
 @final
 @part("likelihoods.StudentT")
@@ -197,7 +214,12 @@ class StudentT(LocationScale):
         value = of(p, distributions.StudentT)
         if not self.fisher_rao:
             return value.loc
-        return value.loc / value.scale * ((value.degrees + 1) / (value.degrees + 3)).sqrt()
+        alpha, _ = self._information(p)
+        return torch.as_tensor(alpha).sqrt() * value.loc / value.scale
+
+    def _information(self, p: Distribution) -> tuple[Tensor | float, Tensor | float]:
+        degrees = of(p, distributions.StudentT).degrees
+        return (degrees + 1) / (degrees + 3), 2 * degrees / (degrees + 3)
 
 
 @final

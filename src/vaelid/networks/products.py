@@ -64,7 +64,7 @@ class FastProducts(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """``func(*args, **kwargs)``, by another way if it is a large dense layer."""
-        if func is functional.linear and not kwargs and _suits(*args):
+        if func is functional.linear and not kwargs and suits(*args):
             x, weight, *bias = args
             rows = x.reshape(-1, x.shape[-1])
             return _product(rows, weight, *bias).view(*x.shape[:-1], -1)
@@ -78,7 +78,8 @@ def _product(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
     return out
 
 
-def _suits(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
+def suits(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
+    """Whether x Wᵀ, x (n, k) and W (m, k), is the sooner done by `mm`."""
     if not available():
         return False
     plain = x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32 and type(x) is Tensor

@@ -1,0 +1,199 @@
+"""Distances between all pairs of many points, and nearest neighbours by them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+import torch
+from sklearn.neighbors import NearestNeighbors
+from torch import Tensor
+
+from vaelid import checks
+from vaelid.errors import InputError
+from vaelid.geometry.geodesic import ITERATIONS, SEGMENTS, TOLERANCE, Geodesics, geodesic
+from vaelid.geometry.graph import NEIGHBOURS, Graph
+from vaelid.geometry.manifold import Embedding, prepare
+
+OnProgress = Callable[[int, int], None]
+TOGETHER = 512  # pairs that are solved at once
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Distances:
+    """Distances between n points, as symmetric matrices (n, n) with zeros on the diagonal, float64.
+
+    ``chord ≤ d ≤ length`` for the distance d of every pair, the second up to ``error``. A local minimum is no shortest
+    path: `violations` counts where that shows.
+
+    Attributes:
+        length: length of the path found.
+        chord: distance in the target space.
+        error: what the resolution of the path leaves open.
+        converged: whether the search for the path converged.
+        metric: what is measured.
+    """
+
+    length: Tensor
+    chord: Tensor
+    error: Tensor
+    converged: Tensor
+    metric: str
+
+    @property
+    def converged_share(self) -> float:
+        """Share of the pairs whose search converged."""
+        n = len(self.length)
+        return 1.0 if n < 2 else float((self.converged.sum() - n) / (n * (n - 1)))
+
+    def violations(self, slack: float = 0.01) -> tuple[int, int]:
+        """How many of the pairs are longer, by the share ``slack``, than a way over a third point, and of how many.
+
+        A distance satisfies the triangle inequality, so where it fails a path that was found is not the shortest one.
+        """
+        d = self.length.numpy(force=True)
+        best = np.full_like(d, np.inf)
+        for k in range(len(d)):
+            over = d[:, k, None] + d[None, k]
+            over[k], over[:, k] = np.inf, np.inf
+            np.minimum(best, over, out=best)
+        upper = np.triu_indices(len(d), 1)
+        return int((d[upper] > (1 + slack) * best[upper]).sum()), len(upper[0])
+
+
+def distances(
+    f: Any,
+    z: Any,
+    *,
+    neighbours: int = NEIGHBOURS,
+    segments: int = SEGMENTS,
+    tolerance: float = TOLERANCE,
+    iterations: int = ITERATIONS,
+    on_progress: OnProgress | None = None,
+) -> Distances:
+    """Geodesic distances between all points z (n, d): a graph of neighbours, Dijkstra's paths, each refined.
+
+    n points are n (n − 1) / 2 pairs of 10 to 100 ms each; `Graph.distances` alone, lengths along edges, is far cheaper
+    and an upper bound.
+
+    Args:
+        f: an embedding, a `MetricField` or any function (n, d) → (n, D).
+        z: the points (n, d).
+        neighbours: of each point in the graph.
+        segments: see `geodesic`.
+        tolerance: see `geodesic`.
+        iterations: see `geodesic`.
+        on_progress: called with the pairs done and of how many.
+
+    Raises:
+        InputError: see `geodesic`.
+    """
+    f, z = prepare(f, z=z)
+    n = len(z)
+    graph = Graph.build(f, z, neighbours) if isinstance(f, Embedding) and n > 2 else None
+    first, second = (torch.from_numpy(index) for index in np.triu_indices(n, 1))
+    found = _solved(f, z[first], z[second], graph, segments, tolerance, iterations, on_progress)
+
+    def square(name: str, diagonal: float) -> Tensor:
+        matrix = torch.full((n, n), diagonal, dtype=torch.float64)
+        if found:
+            matrix[first, second] = torch.cat([getattr(part, name).double().cpu() for part in found])
+            matrix[second, first] = matrix[first, second]
+        return matrix
+
+    return Distances(
+        length=square("length", 0.0),
+        chord=square("chord", 0.0),
+        error=square("error", 0.0),
+        converged=square("converged", 1.0).bool(),
+        metric=f.name,
+    )
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Neighbours:
+    """The nearest points of each query.
+
+    Attributes:
+        index: places in the points that were searched, nearest first, (queries, k).
+        length: lengths of the paths to them, (queries, k).
+        euclidean: places of the nearest ones by Euclidean distance in latent space, (queries, k).
+        converged: whether the paths to all of a query's candidates converged, (queries,).
+    """
+
+    index: Tensor
+    length: Tensor
+    euclidean: Tensor
+    converged: Tensor
+
+
+def nearest(
+    f: Any,
+    queries: Any,
+    z: Any,
+    k: int = 1,
+    *,
+    among: int = 20,
+    graph: Graph | None = None,
+    segments: int = SEGMENTS,
+    tolerance: float = TOLERANCE,
+    iterations: int = ITERATIONS,
+    on_progress: OnProgress | None = None,
+) -> Neighbours:
+    """The k nearest of the points z (n, d) to each query (m, d) by geodesic distance, among its Euclidean-nearest ones.
+
+    Args:
+        f: an embedding, a `MetricField` or any function (n, d) → (n, D).
+        queries: (m, d).
+        z: the points that are searched, (n, d).
+        k: how many.
+        among: how many candidates of each query are measured, the nearest ones by Euclidean distance in latent space.
+        graph: see `geodesic`.
+        segments: see `geodesic`.
+        tolerance: see `geodesic`.
+        iterations: see `geodesic`.
+        on_progress: called with the pairs done and of how many.
+
+    Raises:
+        InputError: see `geodesic`; more neighbours than candidates, more candidates than points.
+    """
+    f, queries, z = prepare(f, queries=queries, z=z)
+    k, among = checks.positive_int(k, "k"), checks.positive_int(among, "among")
+    if not k <= among <= len(z):
+        raise InputError(f"k = {k} of among = {among} candidates out of {len(z)} points", "k ≤ among ≤ points")
+    search = NearestNeighbors(n_neighbors=among).fit(z.cpu().double().numpy())
+    near = torch.from_numpy(search.kneighbors(queries.cpu().double().numpy(), return_distance=False)).to(z.device)
+    found = _solved(
+        f, queries.repeat_interleave(among, 0), z[near.flatten()], graph, segments, tolerance, iterations, on_progress
+    )
+    length = torch.cat([part.length for part in found]).view(len(queries), among)
+    done = torch.cat([part.converged for part in found]).view(len(queries), among)
+    order = length.nan_to_num(nan=torch.inf).argsort(dim=1, stable=True)[:, :k]
+    return Neighbours(near.gather(1, order), length.gather(1, order), near[:, :k], done.all(1))
+
+
+def _solved(
+    f: Any,
+    a: Tensor,
+    b: Tensor,
+    graph: Graph | None,
+    segments: int,
+    tolerance: float,
+    iterations: int,
+    on_progress: OnProgress | None,
+) -> list[Geodesics]:
+    """Geodesics between many pairs, some hundreds at a time."""
+    found = []
+    for start in range(0, len(a), TOGETHER):
+        rows = slice(start, start + TOGETHER)
+        solved = geodesic(
+            f, a[rows], b[rows], graph=graph, segments=segments, tolerance=tolerance, iterations=iterations
+        )
+        found.append(solved)
+        if on_progress is not None:
+            on_progress(min(start + TOGETHER, len(a)), len(a))
+    return found
