@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vaelid.geometry.manifold import Embedding
 from vaelid.geometry.targets import Flat
+from vaelid.networks.products import FastProducts
 
 
 @final
@@ -46,6 +47,30 @@ def assemble(f: Embedding, nodes: Tensor, *, free_end: bool = False) -> System:
     return parts[0] if len(parts) == 1 else System(*map(torch.cat, zip(*map(each, parts), strict=True)))
 
 
+def sloped(f: Embedding, nodes: Tensor, system: System) -> System:
+    """The system of curves (n, N + 1, d) with the matrix of another place: one pass in reverse mode, no Jacobian."""
+    parts = []
+    for rows in torch.split(torch.arange(len(nodes), device=nodes.device), max(1, f.rows(4) // nodes.shape[1])):
+        with torch.enable_grad(), FastProducts():
+            inner = nodes[rows, 1:-1].detach().requires_grad_()
+            whole = torch.cat((nodes[rows, :1], inner, nodes[rows, -1:]), 1)
+            values = f(whole.flatten(0, 1)).view(*whole.shape[:2], -1)
+            residual = f.target.residual(values[:, :-1], values[:, 1:])
+            (gradient,) = torch.autograd.grad(0.5 * (nodes.shape[1] - 1) * residual.square().sum(), inner)
+        parts.append((gradient, *_sizes(values.detach(), residual.detach(), nodes.shape[2])))
+    gradient, energy, noise, floor = map(torch.cat, zip(*parts, strict=True))
+    return System(energy, gradient, system.diagonal, system.upper, noise, floor)
+
+
+def _sizes(values: Tensor, residual: Tensor, d: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Energy, and what rounding can do to it and to the squared decrement, from φ (n, N + 1, D) and r (n, N, R)."""
+    segments = residual.shape[1]
+    energy = 0.5 * segments * residual.square().sum((1, 2), dtype=torch.float64)
+    size = values.square().mean(-1, dtype=torch.float64).amax(1).sqrt()
+    rounding = segments * torch.finfo(values.dtype).eps * size
+    return energy, rounding * (2 * energy).sqrt() + rounding.square(), 2 * d * rounding.square()
+
+
 def _assemble(f: Embedding, nodes: Tensor, free: int) -> System:
     n, size, d = nodes.shape
     segments = size - 1
@@ -72,12 +97,8 @@ def _assemble(f: Embedding, nodes: Tensor, free: int) -> System:
         diagonal = segments * (b[:, :free] @ b[:, :free].mT)
         diagonal[:, : segments - 1] += segments * (a[:, 1:] @ a[:, 1:].mT)
         upper = segments * (a[:, 1:free] @ b[:, 1:free].mT)
-    squares = residual.square().sum(-1, dtype=torch.float64)
-    energy = 0.5 * segments * squares.sum(1)
-    size_of = values.square().mean(-1, dtype=torch.float64).amax(1).sqrt()
-    rounding = segments * torch.finfo(nodes.dtype).eps * size_of
-    noise = rounding * (2 * energy).sqrt() + rounding.square()
-    return System(energy, gradient, diagonal, upper, noise, 2 * d * rounding.square())
+    energy, noise, floor = _sizes(values, residual, d)
+    return System(energy, gradient, diagonal, upper, noise, floor)
 
 
 def _dot(tangents: Tensor, residual: Tensor) -> Tensor:
@@ -125,14 +146,14 @@ def solve(diagonal: Tensor, upper: Tensor, gradient: Tensor) -> Solution:
     return Solution(torch.stack(steps[::-1], 1), decrement, positive)
 
 
-def each(record: Any) -> tuple[Tensor, ...]:
-    """The tensors of a record."""
+def each(record: Any) -> tuple[Any, ...]:
+    """What a record holds: tensors with a row per curve, or records of these."""
     return tuple(getattr(record, field.name) for field in fields(record))
 
 
 def taken(record: Any, rows: Tensor) -> Any:
-    """Some rows of a record of tensors."""
-    return type(record)(*(tensor[rows] for tensor in each(record)))
+    """Some rows of a record."""
+    return type(record)(*(held[rows] if isinstance(held, Tensor) else taken(held, rows) for held in each(record)))
 
 
 def put(record: Any, rows: Tensor, other: Any) -> None:

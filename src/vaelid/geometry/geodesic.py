@@ -22,7 +22,7 @@ from vaelid.random import Key
 SEGMENTS = 32
 TOLERANCE = 1e-3
 ITERATIONS = 100
-_COARSE = 1e-2  # tolerance on the way to the full number of segments
+_COARSE = 1e-2  # tolerance half way to the full number of segments; the long way is gone at a quarter of them
 
 
 @final
@@ -161,8 +161,8 @@ def _search(f: Embedding, begin: Tensor, by_graph: Tensor, tolerance: float, ite
     if line.any():
         nodes = begin[line]
         coarse = nodes[:, ::4]
-        for count in (segments // 4, segments // 2):
-            found = minimise(f, curves.refined(coarse, count), max(tolerance, _COARSE), iterations)
+        for count, enough in ((segments // 4, tolerance), (segments // 2, max(tolerance, _COARSE))):
+            found = minimise(f, curves.refined(coarse, count), enough, iterations)
             coarse, spent[line] = found.nodes, spent[line] + found.iterations
         fine = curves.refined(coarse, segments)
         better = f.path_energy(fine) < f.path_energy(nodes)  # few segments may have leapt over what many cannot

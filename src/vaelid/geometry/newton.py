@@ -1,25 +1,29 @@
-"""Damped Gauss–Newton on whole curves: many at once, each stops when it is done.
+"""Gauss–Newton on whole curves, within a trust region: many curves at once, each stops when it is done.
 
-Undamped steps converge linearly, on the unit sphere by (L/π)² per step. Where that is slow the exact second derivative
-of the energy takes the place of Gauss–Newton's, if it is positive definite. A step that does not lower the energy is
-taken again with Levenberg's and Marquardt's damping.
+A step is as long as the radius at most, by Levenberg's damping; the radius grows where the quadratic model has been
+right and shrinks where it has not. Directions of latent space that hardly move φ, such as collapsed latents, ask for
+steps far beyond where the model holds, which is what the radius is for. Undamped steps converge linearly, on the unit
+sphere by (L/π)² per step; where many more would be needed, the exact second derivative of the energy takes the place of
+Gauss–Newton's, if it is positive definite.
 """
 
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import torch
 from torch import Tensor
 
-from vaelid.geometry.blocks import Solution, System, assemble, each, put, solve, taken
+from vaelid.geometry.blocks import Solution, System, assemble, put, sloped, solve, taken
 from vaelid.geometry.manifold import Embedding
 
-_SLOW = 0.2  # a squared decrement that falls by less than this factor asks for second derivatives
-_FIRST = 0.1  # damping after the first step that fails, in units of the diagonal blocks
-_LAST = 1e6  # damping at which nothing is left to try
+_MANY = 6  # as many Gauss–Newton steps cost more than one with exact second derivatives and the rest of it
+_SEARCH = 4  # solves, at most, for the damping that gives a step its length
+_FEW = 4  # latents, at most, for which a Jacobian is worth more than a look
+_OLD = 4  # steps, at most, with one matrix
+_SHORTEST = 1e-7  # radius, of the size of a curve, at which nothing is left to try
 
 
 class Status(enum.IntEnum):
@@ -61,49 +65,134 @@ class Minimum:
     iterations: Tensor
 
 
+@final
+@dataclass(frozen=True, eq=False)
+class _State:
+    """Curves on their way, each tensor with a row per curve.
+
+    Attributes:
+        nodes: (n, N + 1, d).
+        system: energy, gradient and matrix there.
+        size: how far a curve reached from its first node, at first.
+        radius: how far a node may move in one step.
+        damping: what kept the last step within it, where to look first.
+        before: squared decrement by energy before the last step; infinite where that step was not an undamped one.
+        age: how many steps ago the matrix was that of the nodes.
+    """
+
+    nodes: Tensor
+    system: System
+    size: Tensor
+    radius: Tensor
+    damping: Tensor
+    before: Tensor
+    age: Tensor
+
+
 @torch.no_grad()
 def minimise(f: Embedding, start: Tensor, tolerance: float, iterations: int) -> Minimum:
-    """Lower the chord energy of curves (n, N + 1, d), their ends held, until decrement² ≤ tolerance · energy."""
+    """Lower the chord energy of curves (n, N + 1, d), their ends held, until decrement² ≤ tolerance · energy.
+
+    In few dimensions a Jacobian costs little more than φ: every trial is assembled. In many it costs d times φ: a trial
+    is evaluated first, and the matrix is kept for some steps while it serves; none but a fresh one declares an end.
+    """
     n, device = len(start), start.device
-    nodes = start.clone()
-    energy = torch.full((n,), torch.inf, dtype=torch.float64, device=device)
-    decrement = torch.full_like(energy, torch.inf)
-    status = torch.full((n,), int(Status.MORE), device=device)
-    steps = torch.zeros(n, dtype=torch.int64, device=device)
+    size = (start - start[:, :1]).norm(dim=2).amax(1).double().clamp_min(torch.finfo(start.dtype).tiny)
+    state = _State(
+        start.clone(),
+        assemble(f, start),
+        size,
+        0.5 * size,
+        torch.full_like(size, 1e-3),
+        torch.full_like(size, torch.inf),
+        torch.zeros(n, dtype=torch.int64, device=device),
+    )
+    result = Minimum(
+        start.clone(),
+        state.system.energy.clone(),
+        torch.full_like(size, torch.inf),
+        torch.full((n,), int(Status.MORE), device=device),
+        torch.zeros(n, dtype=torch.int64, device=device),
+    )
     active = torch.arange(n, device=device)
-    system = assemble(f, nodes)
-    damping, before = torch.zeros_like(energy), torch.full_like(energy, torch.inf)
-    for step in range(iterations + 1):
-        undamped = _newton(system, torch.zeros_like(damping))
-        relative = _relative(undamped, system)
-        broken = ~system.energy.isfinite() | ~system.gradient.flatten(1).isfinite().all(1)
+    for count in range(iterations + 1):
+        newton = _solve(state.system, torch.zeros_like(state.radius))
+        relative = _relative(newton, state.system)
+        lost = state.radius < _SHORTEST * state.size
+        unsure = ((relative <= tolerance) | lost | (count == iterations)) & (state.age > 0)
+        if unsure.any():
+            _renew(f, state, unsure.nonzero()[:, 0])
+            newton = _solve(state.system, torch.zeros_like(state.radius))
+            relative = _relative(newton, state.system)
+        broken = ~state.system.energy.isfinite() | ~state.system.gradient.flatten(1).isfinite().all(1)
         ended = torch.full_like(active, int(Status.MORE))
-        ended[damping > _LAST] = int(Status.STALLED)
+        ended[lost] = int(Status.STALLED)
         ended[relative <= tolerance] = int(Status.CONVERGED)
         ended[broken] = int(Status.BROKEN)
-        energy[active], decrement[active], status[active] = system.energy, relative, ended
         going = ended == int(Status.MORE)
-        if step == iterations or not going.any():
+        put(result, active, Minimum(state.nodes, state.system.energy, relative, ended, result.iterations[active]))
+        if count == iterations or not going.any():
             break
         if not going.all():
-            active, damping, before, relative = active[going], damping[going], before[going], relative[going]
-            system, undamped = taken(system, going), taken(undamped, going)
-        slow = (damping == 0) & (relative > _SLOW * before) & (relative < 1)
-        solution = _step(f, nodes[active], system, undamped, damping, slow)
-        trial = nodes[active].clone()
-        trial[:, 1:-1] += solution.step[..., 0]
-        found = assemble(f, trial)
-        steps[active] += 1
-        better = found.energy < system.energy + system.noise  # never for what is not finite
-        fall = (system.energy - found.energy) / (0.5 * solution.decrement[:, 0]).clamp_min(1e-300)
-        rows = better.nonzero()[:, 0]
-        nodes[active[rows]] = trial[rows]
+            active, state, newton, relative = active[going], taken(state, going), taken(newton, going), relative[going]
+        state = _stepped(f, state, newton, relative, tolerance)
+        result.iterations[active] += 1
+    return result
+
+
+def _stepped(f: Embedding, state: _State, newton: Solution, relative: Tensor, tolerance: float) -> _State:
+    """One step of every curve, taken where it lowers the energy."""
+    system, radius = state.system, state.radius
+    step, damping = _within(system, newton, radius, state.damping)
+    free = damping == 0
+    rate = (relative / state.before).clamp(1e-3, 0.999)
+    slow = free & (state.age == 0) & ((tolerance / relative).log() / rate.log() > _MANY) & state.before.isfinite()
+    if slow.any():
+        step = _exact(f, state.nodes, system, step, slow, radius)
+    length = step.step[..., 0].norm(dim=2).amax(1).double()
+    trial = state.nodes.clone()
+    trial[:, 1:-1] += step.step[..., 0]
+    eager = trial.shape[2] <= _FEW
+    found = assemble(f, trial) if eager else None
+    reached = f.path_energy(trial) if found is None else found.energy
+    fall = system.energy - reached
+    better = fall > -system.noise  # never for what is not finite
+    agreement = torch.where(better, fall / step.fall.clamp_min(1e-300), -1.0)
+    agreement[step.fall < 4 * system.noise] = 1.0  # nothing can be said against the model
+    rows = better.nonzero()[:, 0]
+    state.nodes[rows] = trial[rows]
+    shrunk = torch.where(agreement < 0.25, 0.3 * torch.minimum(length, radius), radius)
+    grown = torch.where((agreement > 0.75) & ~free, 2.5 * radius, shrunk)
+    radius = torch.where(~better & (state.age > 0), radius, grown)  # an old matrix is to blame, not the radius
+    before = torch.where(better & free, relative, torch.inf)
+    state = replace(state, radius=radius, damping=damping, before=before)
+    if found is not None:
         put(system, rows, taken(found, rows))
-        before = torch.where(better & (damping == 0), relative, torch.inf)
-        eased = torch.where(damping < 0.02, 0.0, damping / 5)
-        kept = torch.where(fall > 0.5, eased, torch.where(fall < 0.1, (4 * damping).clamp_min(_FIRST), damping))
-        damping = torch.where(better, kept, (8 * damping).clamp_min(_FIRST))
-    return Minimum(nodes, energy, decrement, status, steps)
+        return state
+    kept = better & (agreement > 0.5) & (state.age < _OLD)
+    if kept.any():
+        rows = kept.nonzero()[:, 0]
+        put(system, rows, sloped(f, state.nodes[rows], taken(system, rows)))
+        state.age[rows] += 1
+    renew = (better | (state.age > 0)) & ~kept
+    if renew.any():
+        _renew(f, state, renew.nonzero()[:, 0])
+    return state
+
+
+def _renew(f: Embedding, state: _State, rows: Tensor) -> None:
+    """Assemble the systems of some curves where they are now."""
+    put(state.system, rows, assemble(f, state.nodes[rows]))
+    state.age[rows] = 0
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class _Step:
+    """A step (n, M, d, 1), and the fall of the energy that the quadratic model promises, (n,)."""
+
+    step: Tensor
+    fall: Tensor
 
 
 def _relative(solution: Solution, system: System) -> Tensor:
@@ -114,32 +203,60 @@ def _relative(solution: Solution, system: System) -> Tensor:
     return torch.where(solution.positive & share.isfinite(), share, torch.inf)
 
 
-def _newton(system: System, damping: Tensor, exact: Tensor | None = None) -> Solution:
-    """A step with the blocks on the diagonal multiplied by 1 + damping, and a ridge of rounding's size."""
+def _scale(system: System) -> Tensor:
+    """The size of the blocks on the diagonal, (n, M)."""
+    return system.diagonal.diagonal(dim1=-2, dim2=-1).mean(-1)
+
+
+def _solve(system: System, damping: Tensor, exact: Tensor | None = None) -> Solution:
+    """A step with damping, in units of the blocks, on the diagonal, and a ridge of rounding's size."""
     diagonal = system.diagonal if exact is None else exact
-    scale = system.diagonal.diagonal(dim1=-2, dim2=-1).mean(-1)  # (n, M)
-    ridge = 10 * torch.finfo(scale.dtype).eps * scale
+    scale = _scale(system)
+    ridge = (damping.to(scale)[:, None] + 10 * torch.finfo(scale.dtype).eps) * scale
     eye = torch.eye(diagonal.shape[-1], dtype=scale.dtype, device=scale.device)
-    damped = diagonal + (damping.to(scale)[:, None] * scale + ridge)[..., None, None] * eye
-    if damping.any():
-        damped = damped + damping.to(scale)[:, None, None, None] * system.diagonal
-    return solve(damped, system.upper, system.gradient.unsqueeze(-1))
+    return solve(diagonal + ridge[..., None, None] * eye, system.upper, system.gradient.unsqueeze(-1))
 
 
-def _step(f: Embedding, nodes: Tensor, system: System, undamped: Solution, damping: Tensor, slow: Tensor) -> Solution:
-    """The step that each curve takes: with second derivatives where Gauss–Newton is slow, damped where it failed."""
-    chosen = Solution(*(tensor.clone() for tensor in each(undamped)))
-    damped = (damping > 0) | ~undamped.positive
-    if slow.any():
-        rows = slow.nonzero()[:, 0]
-        exact = _newton(taken(system, rows), torch.zeros_like(damping[rows]), second(f, nodes[rows]))
-        good = exact.positive
-        put(chosen, rows[good], taken(exact, good))
-        damped[rows[good]] = False
-    if damped.any():
-        rows = damped.nonzero()[:, 0]
-        put(chosen, rows, _newton(taken(system, rows), damping[rows].clamp_min(_FIRST)))
-    return chosen
+def _promise(system: System, solution: Solution, damping: Tensor) -> _Step:
+    """What a damped step promises: ½ decrement² + ½ damping · |step|², the norm being that of the damping."""
+    squares = solution.step[..., 0].square().sum(2) * _scale(system)
+    return _Step(solution.step, 0.5 * (solution.decrement[:, 0] + damping * squares.sum(1, dtype=torch.float64)))
+
+
+def _within(system: System, newton: Solution, radius: Tensor, damping: Tensor) -> tuple[_Step, Tensor]:
+    """The undamped steps that stay within the radius at every node, and damped ones for the others; and the damping."""
+    found = _promise(system, newton, torch.zeros_like(radius))
+    length = newton.step[..., 0].norm(dim=2).amax(1).double()
+    free = (length <= radius) & newton.positive
+    if free.all():
+        return found, torch.zeros_like(radius)
+    damping = damping.clamp(1e-9, 1e6)
+    waiting = (~free).nonzero()[:, 0]
+    for attempt in range(_SEARCH):
+        some = taken(system, waiting)
+        solution = _solve(some, damping[waiting])
+        length = torch.where(
+            solution.positive, solution.step[..., 0].norm(dim=2).amax(1).double() / radius[waiting], 1e3
+        )
+        good = (length <= 1.2) & (length > 0.4)
+        if attempt == _SEARCH - 1:
+            good = length > -1
+        put(found, waiting[good], taken(_promise(some, solution, damping[waiting]), good))
+        waiting, length = waiting[~good], length[~good]
+        if not len(waiting):
+            break
+        damping[waiting] = (damping[waiting] * (1.3 * length).clamp(1e-3, 1e3) ** 1.5).clamp(1e-9, 1e6)
+    return found, torch.where(free, 0.0, damping)
+
+
+def _exact(f: Embedding, nodes: Tensor, system: System, step: _Step, slow: Tensor, radius: Tensor) -> _Step:
+    """Steps with exact second derivatives where Gauss–Newton is slow, if positive definite and not too long."""
+    rows = slow.nonzero()[:, 0]
+    some = taken(system, rows)
+    exact = _solve(some, torch.zeros_like(radius[rows]), second(f, nodes[rows]))
+    good = exact.positive & (exact.step[..., 0].norm(dim=2).amax(1).double() <= 2 * radius[rows])
+    put(step, rows[good], taken(_promise(some, exact, torch.zeros_like(radius[rows])), good))
+    return step
 
 
 def second(f: Embedding, nodes: Tensor) -> Tensor:

@@ -5,11 +5,16 @@ from __future__ import annotations
 import base64
 import io
 import warnings
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from PIL import Image
+
+from vaelid.files import atomic
 
 ACCENT = "#1f5fa8"
 QUIET = "#9aa4b1"
@@ -103,10 +108,26 @@ def raster(figure: Figure, alt: str) -> Picture:
     return _picture(figure, alt, "jpeg", "image/jpeg", pil_kwargs={"quality": 85})
 
 
-def _picture(figure: Figure, alt: str, form: str, mime: str, **options: Any) -> Picture:
+def save(figures: Sequence[Figure], path: Path) -> None:
+    """Write figures to one PNG, each below the one before."""
+    drawn = [Image.open(io.BytesIO(_drawn(figure, "png"))).convert("RGB") for figure in figures]
+    whole = Image.new("RGB", (max(one.width for one in drawn), sum(one.height for one in drawn)), "white")
+    top = 0
+    for one in drawn:
+        whole.paste(one, ((whole.width - one.width) // 2, top))
+        top += one.height
+    with atomic(path) as temporary:
+        whole.save(temporary, format="PNG")
+
+
+def _drawn(figure: Figure, form: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
     with warnings.catch_warnings():  # names in scripts that the font lacks are drawn as boxes
         warnings.filterwarnings("ignore", message="Glyph")
         figure.savefig(buffer, format=form, **options)
-    text = base64.b64encode(buffer.getvalue()).decode("ascii")
+    return buffer.getvalue()
+
+
+def _picture(figure: Figure, alt: str, form: str, mime: str, **options: Any) -> Picture:
+    text = base64.b64encode(_drawn(figure, form, **options)).decode("ascii")
     return Picture(f"data:{mime};base64,{text}", alt, round(100 * figure.get_size_inches()[0]))
