@@ -16,7 +16,7 @@ import torch
 import typer
 
 import vaelid
-from vaelid.cli import evidence, inspect, train, use
+from vaelid.cli import evidence, geometry, inspect, train, use
 from vaelid.cli.mistakes import WRONG_PATH, check_command, usage
 from vaelid.cli.output import complain
 from vaelid.errors import InputError, Interrupted, RunError
@@ -28,6 +28,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "encode": use.encode,
     "reconstruct": use.reconstruct,
     "sample": use.sample,
+    "geodesic": geometry.geodesic,
+    "map": geometry.map_,
+    "distances": geometry.distances,
     "report": inspect.report,
     "info": inspect.info,
     "compare": inspect.compare,

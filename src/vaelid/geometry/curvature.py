@@ -13,7 +13,7 @@ from vaelid.geometry.forward import derivative
 from vaelid.geometry.manifold import Embedding, Manifold, pairs, prepare
 
 _LOOK = 8  # points that are looked at for kinks
-_KINK = 0.1  # of the change that the second derivative may leave unexplained
+_KINK = 0.03  # of the change that the second derivative may leave unexplained
 _HALVINGS = 12
 
 
@@ -86,7 +86,7 @@ def refuse_kinks(f: Manifold, z: Tensor, v: Tensor) -> None:
     Gauss's rule on 8 and on 16 panels; segments are halved until the two rules agree. A linear function passes.
 
     Raises:
-        InputError: all segments together, the change and the integral differ by more than a tenth of the change, and by
+        InputError: all segments together, the change and the integral differ by more than 3 % of the change, and by
             more than the rules differ.
     """
     if not isinstance(f, Embedding):
@@ -106,9 +106,10 @@ def refuse_kinks(f: Manifold, z: Tensor, v: Tensor) -> None:
     left, rounding = (change - fine).norm(), 100 * torch.finfo(z.dtype).eps * start.norm()
     if left > _KINK * whole and left > 4 * unsure and left > rounding:
         raise InputError(
-            f"a function whose Jacobian jumps ({f.name})", "a smooth one",
-            "piecewise linear activations (ReLU) have no curvature and no geodesic equation: use GELU, softplus or "
-            "tanh; geodesic(), distances and volumes work as they are",
+            f"a function whose Jacobian changes otherwise than its second derivative says ({f.name})", "a smooth one",
+            "piecewise linear activations (ReLU) have no curvature and no geodesic equation, and PyTorch's second "
+            "derivatives of normalising layers are wrong: use GELU, softplus or tanh and no such layer; geodesic(), "
+            "distances and volumes work as they are",
         )  # fmt: skip
 
 

@@ -25,7 +25,8 @@ def straight(a: Tensor, b: Tensor, segments: int) -> Tensor:
 def spline(nodes: Tensor, times: np.ndarray) -> tuple[Tensor, Tensor]:
     """The cubic spline through nodes (n, N + 1, d) at equal steps of t in [0, 1], and its velocity, (n, times, d)."""
     at, slope = _weights(nodes.shape[1] - 1, tuple(times.tolist()))
-    return nodes.new_tensor(at) @ nodes, nodes.new_tensor(slope) @ nodes
+    apart = nodes - nodes[:, :1]  # a path far from the origin keeps its digits
+    return nodes[:, :1] + nodes.new_tensor(at) @ apart, nodes.new_tensor(slope) @ apart
 
 
 def refined(nodes: Tensor, segments: int) -> Tensor:

@@ -83,9 +83,7 @@ def _apply(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 
 def _linear(jet: _Jet, weight: Tensor, bias: Tensor | None = None) -> _Jet:
-    rows = jet.tangents.reshape(-1, weight.shape[1])
-    moved = products.mm(rows, weight.t()) if products.suits(rows, weight) else rows @ weight.t()
-    return _Jet.of(functional.linear(_plain(jet), weight, bias), moved.view(*jet.raw.shape[:-1], -1))
+    return _Jet.of(products.linear(_plain(jet), weight, bias), products.linear(jet.tangents, weight))
 
 
 def _convolution(func: Any, jet: _Jet, weight: Tensor, bias: Tensor | None = None, *rest: Any, **named: Any) -> _Jet:
@@ -126,23 +124,51 @@ def _plain(jet: Tensor) -> Tensor:
 
 @torch.no_grad()
 def along(f: Function, z: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
-    """φ(z), (n, D), and its derivatives along ``directions`` (k, n, d): (k, n, D)."""
+    """φ(z), (n, D), and its derivatives along ``directions`` (k, n, d): (k, n, D).
+
+    Right for functions made of ordinary operations on ordinary tensors; whether a function is one is found out by
+    comparison (`serves`), since what is written in place, mapped, compiled or complex goes past a jet unseen.
+    """
     out = f(_Jet.of(z, directions))
     if type(out) is not _Jet:
         return out, out.new_zeros(len(directions), *out.shape)  # f does not depend on z
     return _plain(out), out.tangents
 
 
+def along_plainly(f: Function, z: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+    """The same by PyTorch's own transforms, slower, for any function that has forward derivatives."""
+    moved = torch.vmap(lambda v: derivative(f, z, v)[1])(directions)
+    return f(z).detach(), moved.detach()
+
+
+def serves(f: Function, z: Tensor, v: Tensor, tangent: Tensor) -> bool:
+    """Whether `along` gives ``tangent``, the derivative of f at z along v."""
+    try:
+        _, found = along(f, z.clone(), torch.stack((v, -2 * v)))
+    except Exception:  # whatever an operation does when it meets a jet, there is the other way
+        return False
+    size = tangent.abs().amax()
+    apart = torch.maximum((found[0] - tangent).abs().amax(), (found[1] + 2 * tangent).abs().amax())
+    return bool((apart <= 1e-4 * size) | ~size.isfinite())
+
+
+def is_of(f: Function, z: Tensor, v: Tensor, tangent: Tensor) -> bool:
+    """Whether ``tangent`` is how f changes at z along v, as far as differences can tell.
+
+    Coordinates in which two steps agree are believed; one in twenty of them may differ, by kinks.
+    """
+    step = torch.finfo(z.dtype).eps ** (1 / 3) * (1 + z.abs().amax())
+    wide, narrow = ((f(z + h * v) - f(z - h * v)) / (2 * h) for h in (step, step / 2))
+    size = narrow.abs()
+    sure = ((wide - narrow).abs() <= 0.02 * size) & (size > 0.01 * size.amax())
+    apart = sure & ((narrow - tangent).abs() > 0.05 * size)
+    return bool(apart.sum() <= 0.05 * sure.sum())
+
+
 def axes(z: Tensor) -> Tensor:
     """The d unit vectors at every point, (d, n, d)."""
     n, d = z.shape
     return torch.eye(d, dtype=z.dtype, device=z.device).unsqueeze(1).expand(d, n, d)
-
-
-def jacobian(f: Function, z: Tensor) -> tuple[Tensor, Tensor]:
-    """φ(z), (n, D), and J, (n, d, D), whose rows are ∂φ/∂z_j."""
-    value, tangents = along(f, z, axes(z))
-    return value, tangents.movedim(0, 1)
 
 
 def derivative(f: Function, z: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:

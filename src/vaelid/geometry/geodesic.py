@@ -141,9 +141,12 @@ def geodesic(
     none = torch.zeros(len(a), dtype=torch.bool, device=a.device)
     one = torch.ones(len(a), dtype=torch.int64, device=a.device)
     if isinstance(f, MetricField):
+        if graph is not None or starts > 1:
+            raise InputError("a graph or several starts under a metric alone", "neither; or an embedding")
         return _described(f, georce(f, line, tolerance, 10 * iterations), line, none, one, none)
     begin, by_graph = line, none
     if graph is not None:
+        graph.check(f)
         paths = graph.curves(a, b, segments)
         by_graph = f.path_energy(paths) < f.path_energy(line)
         begin = torch.where(by_graph[:, None, None], paths, line)
@@ -160,8 +163,10 @@ def _search(f: Embedding, begin: Tensor, by_graph: Tensor, tolerance: float, ite
     spent = torch.zeros(len(begin), dtype=torch.int64, device=begin.device)
     if line.any():
         nodes = begin[line]
-        coarse = nodes[:, ::4]
+        coarse = nodes
         for count, enough in ((segments // 4, tolerance), (segments // 2, max(tolerance, _COARSE))):
+            if count < 2:  # nothing would be free
+                continue
             found = minimise(f, curves.refined(coarse, count), enough, iterations)
             coarse, spent[line] = found.nodes, spent[line] + found.iterations
         fine = curves.refined(coarse, segments)

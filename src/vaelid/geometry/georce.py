@@ -36,6 +36,7 @@ def georce(f: MetricField, start: Tensor, tolerance: float, iterations: int) -> 
         direction, slope = _direction(f, nodes[active])
         relative = -slope / energy[active].clamp_min(torch.finfo(torch.float64).tiny)
         decrement[active] = torch.where(relative.isfinite(), relative, torch.inf)
+        relative = torch.where(energy[active] == 0, 0.0, relative)  # nothing moves
         status[active[~relative.isfinite()]] = int(Status.BROKEN)
         status[active[relative <= tolerance]] = int(Status.CONVERGED)
         rows = (status[active] == int(Status.MORE)).nonzero()[:, 0]
@@ -63,13 +64,15 @@ def _direction(f: MetricField, nodes: Tensor) -> tuple[Tensor, Tensor]:
     metric = f.metric(flat).view(n, segments, d, d)
     turn = torch.func.grad(lambda z: 2 * f.lagrangian(z, steps.reshape(-1, d)).sum())(flat).view(n, segments, d)
     after = turn.flip(1).cumsum(1).flip(1) - 0.5 * turn
-    inverse = torch.linalg.inv(metric)
+    inverse, fails = torch.linalg.inv_ex(metric.nan_to_num())
+    lost = (fails != 0).any(1) | ~metric.flatten(1).isfinite().all(1)
     pulled = (inverse @ after.unsqueeze(-1)).squeeze(-1)
     whole = nodes[:, -1] - nodes[:, 0]
-    force = -torch.linalg.solve(inverse.sum(1), 2 * whole + pulled.sum(1))
+    force = -torch.linalg.solve_ex(inverse.sum(1), 2 * whole + pulled.sum(1)).result
     found = -0.5 * (pulled + (inverse @ force[:, None, :, None]).squeeze(-1))
     change = found - steps
     gradient = segments * ((metric @ steps.unsqueeze(-1)).squeeze(-1) + 0.5 * after)
     direction = torch.zeros_like(nodes)
     direction[:, 1:-1] = change.cumsum(1)[:, :-1]
-    return direction, (gradient * change).sum((1, 2), dtype=torch.float64)
+    slope = (gradient * change).sum((1, 2), dtype=torch.float64)
+    return direction, torch.where(lost, torch.nan, slope)

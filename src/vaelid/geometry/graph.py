@@ -61,6 +61,20 @@ class Graph:
         length = _edges(manifold, z, embedded, z, embedded, torch.from_numpy(start), torch.from_numpy(end))
         return cls(manifold, z, embedded, _matrix(length, start, end, len(z)), neighbours)
 
+    def check(self, f: Embedding) -> None:
+        """Refuse a graph that was made for another geometry than f.
+
+        Raises:
+            InputError: sizes or names differ.
+        """
+        own = self.f
+        if (own.latent, own.width, own.name) != (f.latent, f.width, f.name):
+            raise InputError(
+                f"a graph for {own.name} ({own.latent} latents, {own.width} coordinates)",
+                f"one for {f.name} ({f.latent} latents, {f.width} coordinates)",
+                "Graph.build(f, points) with the same f",
+            )
+
     def curves(self, a: Tensor, b: Tensor, segments: int) -> Tensor:
         """The shortest paths through the graph from a to b (n, d), as curves (n, segments + 1, d)."""
         ends = torch.cat((a, b))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, final
@@ -60,6 +61,8 @@ class Identifiability:
         Pairs share rows and models, so they are not independent and t is descriptive.
         """
         difference = self.geodesic_variation - self.euclidean_variation
+        if len(difference) < 2:
+            return math.nan
         return float(difference.mean() / (difference.std() / len(difference) ** 0.5))
 
     def __str__(self) -> str:

@@ -60,7 +60,7 @@ class Manifold(abc.ABC):
         Raises:
             InputError: another shape than (n, d), numbers that are not finite, or half precision.
         """
-        values = _tensor(z, name)
+        values = tensor(z, name)
         if values.ndim != 2 or not values.numel() or self.latent not in (None, values.shape[1]):
             expected = f"(n, {'d' if self.latent is None else self.latent}), one row per point"
             raise InputError(f"{name} has shape {tuple(values.shape)}", expected)
@@ -76,7 +76,9 @@ class Manifold(abc.ABC):
         Raises:
             InputError: it cannot take them, depends on chance or on other rows, or gives what has no metric.
         """
-        rows = z[:2]
+        if self.width and self.latent == z.shape[1]:
+            return self
+        rows = z[:2].contiguous()
         try:
             out, again, alone = self.function(rows), self.function(rows), self.function(rows[:1])
         except InputError:
@@ -101,18 +103,20 @@ class Manifold(abc.ABC):
                 "the function gives other values at the same z each time", "one that does not depend on chance",
                 "put dropout into evaluation mode: call .eval()",
             )  # fmt: skip
+        if not out[0].numel():
+            raise InputError("the function returned no coordinates", "(n, D), D ≥ 1")
         size = out[:1].abs().amax().clamp_min(torch.finfo(out.dtype).tiny)
         if bool((alone - out[:1]).abs().amax() > 1e-3 * size):
             raise InputError(
                 "the function's value at a point depends on the points beside it", "rows that do not",
                 "put BatchNorm into evaluation mode: call .eval()",
             )  # fmt: skip
-        self._fits(out, z.shape[1])
-        return replace(self, width=out[0].numel(), latent=z.shape[1])
+        fitted = self._fitted(rows.to(out), out)
+        return replace(fitted, width=out[0].numel(), latent=z.shape[1], like=out[:0, :0].flatten())
 
     @abc.abstractmethod
-    def _fits(self, out: Tensor, d: int) -> None:
-        """Raise where what the function gives for points of d latents cannot be used."""
+    def _fitted(self, z: Tensor, out: Tensor) -> Self:
+        """The same, made fit for what the function gave at z; raises where that cannot be used."""
 
 
 @final
@@ -122,9 +126,11 @@ class Embedding(Manifold):
 
     Attributes:
         target: the space in which the coordinates are.
+        plainly: whether derivatives take the slower way, since the faster one does not serve this function.
     """
 
     target: Target = field(default_factory=Flat)
+    plainly: bool = False
 
     def __call__(self, z: Tensor) -> Tensor:
         """φ(z), (n, D)."""
@@ -139,7 +145,12 @@ class Embedding(Manifold):
 
     def jacobian(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """φ(z) (n, D) and ∂φ/∂z (n, d, D), in one pass."""
-        return forward.jacobian(self, z)
+        value, tangents = self.along(z, forward.axes(z))
+        return value, tangents.movedim(0, 1)
+
+    def along(self, z: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+        """φ(z) (n, D) and its derivatives along ``directions`` (k, n, d): (k, n, D)."""
+        return (forward.along_plainly if self.plainly else forward.along)(self, z, directions)
 
     def rows(self, tangents: int) -> int:
         """How many points one pass takes when each carries so many tangents."""
@@ -158,7 +169,7 @@ class Embedding(Manifold):
         """|∂φ along v|²."""
         found = []
         for rows, directions in zip(torch.split(z, self.rows(1)), torch.split(v, self.rows(1)), strict=True):
-            value, tangents = forward.along(self, rows, directions.unsqueeze(0))
+            value, tangents = self.along(rows, directions.unsqueeze(0))
             found.append(self.target.whiten(value, tangents[0]).square().sum(1))
         return torch.cat(found)
 
@@ -174,8 +185,23 @@ class Embedding(Manifold):
         value, tangent = forward.derivative(self, z, v)
         return 0.5 * self.target.whiten(value, tangent).square().sum(1)
 
-    def _fits(self, out: Tensor, d: int) -> None:
-        """Any number of coordinates will do."""
+    def _fitted(self, z: Tensor, out: Tensor) -> Self:
+        """Whether there is a derivative, and by which way."""
+        v = torch.sin(torch.arange(1, z.shape[1] + 1, dtype=z.dtype, device=z.device)).expand_as(z).clone()
+        try:
+            tangent = forward.derivative(self, z, v)[1]
+        except (RuntimeError, NotImplementedError, TypeError, ValueError) as error:
+            raise InputError(
+                f"the function has no derivative in forward mode ({first_line(error)})",
+                "operations of PyTorch on the tensor that it is given",
+            ) from error
+        if not forward.is_of(self, z, v, tangent):
+            raise InputError(
+                "the function's values change with z otherwise than its derivative says",
+                "operations of PyTorch on the tensor that it is given",
+                "NumPy, .item(), .detach() and torch.tensor(…) cut the derivative off",
+            )
+        return replace(self, plainly=not forward.serves(self, z, v, tangent))
 
 
 @final
@@ -207,10 +233,17 @@ class MetricField(Manifold):
         """½ vᵀ G(z) v."""
         return 0.5 * self.squared_speed(z, v)
 
-    def _fits(self, out: Tensor, d: int) -> None:
-        """G is (n, d, d)."""
+    def _fitted(self, z: Tensor, out: Tensor) -> Self:
+        """G is (n, d, d), symmetric and positive definite."""
+        d = z.shape[1]
         if out.shape[1:] != (d, d):
             raise InputError(f"the metric has shape {tuple(out.shape)}", f"(n, {d}, {d}) for {d} latents")
+        if out.isfinite().all():
+            if bool((out - out.mT).abs().amax() > 1e-4 * out.abs().amax()):
+                raise InputError("a metric that is not symmetric", "G = Gᵀ")
+            if bool(torch.linalg.eigvalsh(out)[:, 0].amin() <= 0):
+                raise InputError("a metric that is not positive definite", "vᵀ G v > 0 for all v")
+        return self
 
 
 def prepare(f: Any, **given: Any) -> tuple[Any, ...]:
@@ -228,9 +261,8 @@ def prepare(f: Any, **given: Any) -> tuple[Any, ...]:
     if len(widths) > 1:
         shapes = " and ".join(f"{name} {tuple(z.shape)}" for name, z in zip(given, found, strict=True))
         raise InputError(f"points of unlike sizes: {shapes}", "the same number of latents")
-    if len({(z.dtype, z.device) for z in found}) > 1:
-        found = [z.to(found[0]) for z in found]
-    return (manifold.looked_at(found[0]), *found)
+    looked = manifold.looked_at(found[0])
+    return (looked, *(z.to(looked.like) for z in found))
 
 
 def as_manifold(f: Any) -> Manifold:
@@ -273,12 +305,17 @@ def pairs(a: Tensor, b: Tensor, names: tuple[str, str] = ("a", "b")) -> tuple[Te
             f"{len(a)} points {names[0]} and {len(b)} points {names[1]}", "as many of one as of the other, or one"
         )
     rows = max(len(a), len(b))
-    return a.expand(rows, -1), b.expand(rows, -1)
+    return a.expand(rows, -1).contiguous(), b.expand(rows, -1).contiguous()
 
 
-def _tensor(z: Any, name: str) -> Tensor:
+def tensor(z: Any, name: str) -> Tensor:
+    """Numbers as a tensor of single or double precision, without a graph.
+
+    Raises:
+        InputTypeError: they are no numbers, or of half precision, complex or boolean.
+    """
     try:
-        values = z.detach() if isinstance(z, Tensor) else torch.as_tensor(np.asarray(z))
+        values = z.detach() if isinstance(z, Tensor) else torch.from_numpy(np.array(z))
     except (TypeError, ValueError) as error:
         raise InputTypeError(
             f"{name} is a {type(z).__name__} ({first_line(error)})", "numbers of shape (n, d)"

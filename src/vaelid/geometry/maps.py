@@ -21,7 +21,7 @@ from vaelid.geometry.curvature import refuse_kinks
 from vaelid.geometry.forward import derivative
 from vaelid.geometry.geodesic import ITERATIONS, SEGMENTS, Geodesics, geodesic
 from vaelid.geometry.graph import Graph
-from vaelid.geometry.manifold import Embedding, Manifold, pairs, prepare
+from vaelid.geometry.manifold import Embedding, Manifold, pairs, prepare, tensor
 from vaelid.geometry.metrics import checked_path
 from vaelid.geometry.newton import minimise
 
@@ -106,7 +106,7 @@ def log_map(
     f = _embedding(f)
     if checks.positive_int(segments, "segments") % 8:
         raise InputError(f"{segments} segments", "a multiple of 8")
-    tolerance = torch.finfo(z.dtype).eps ** 1.5  # an error of √tolerance is left in v
+    tolerance = 1e-16 if z.dtype == torch.float64 else 1e-9  # an error of √tolerance is left in v
     fine = geodesic(f, z, w, graph=graph, segments=segments, tolerance=tolerance)
     coarse = minimise(f, fine.path[:, ::2], tolerance, ITERATIONS)
     velocity = (4 * _leaving(f, fine.path) - _leaving(f, coarse.nodes)) / 3
@@ -136,8 +136,11 @@ def parallel_transport(f: Any, path: Any, w: Any) -> Tensor:
         InputError: see `length`; a piecewise linear function.
     """
     f, nodes = checked_path(f, path)
-    carried = f.points(torch.as_tensor(w).reshape(-1, nodes.shape[-1]), "w").view(*torch.as_tensor(w).shape).to(nodes)
+    n, d = len(nodes), nodes.shape[-1]
+    carried = tensor(w, "w").to(nodes)
     shape = carried.shape
+    if shape not in {(d,), (n, d)} and not (carried.ndim == 3 and shape[::2] == (n, d)):
+        raise InputError(f"w has shape {tuple(shape)}", f"({n}, {d}), ({n}, k, {d}) or ({d},) for {n} paths")
     carried = (
         carried.reshape(len(nodes), -1, nodes.shape[-1]) if carried.ndim > 1 else carried.expand(len(nodes), 1, -1)
     )

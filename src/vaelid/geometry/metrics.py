@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vaelid.errors import InputError
 from vaelid.geometry import curves
-from vaelid.geometry.manifold import Manifold, as_manifold, pairs, prepare
+from vaelid.geometry.manifold import Manifold, as_manifold, pairs, prepare, tensor
 
 
 @torch.no_grad()
@@ -85,13 +85,14 @@ def checked_path(f: Any, path: Any) -> tuple[Manifold, Tensor]:
     Raises:
         InputError: another shape, or fewer than two nodes.
     """
-    nodes = path if isinstance(path, Tensor) else torch.as_tensor(path)
+    nodes = tensor(path, "path")
     nodes = nodes.unsqueeze(0) if nodes.ndim == 2 else nodes
     if nodes.ndim != 3 or nodes.shape[1] < 2:
         raise InputError(f"a path of shape {tuple(nodes.shape)}", "(n, N + 1, d), two nodes or more")
     manifold = as_manifold(f)
     flat = manifold.points(nodes.flatten(0, 1), "path")
-    return manifold.looked_at(flat), flat.view(nodes.shape)
+    looked = manifold.looked_at(flat)
+    return looked, flat.to(looked.like).view(nodes.shape)
 
 
 def _along(f: Any, path: Any) -> tuple[Tensor, Tensor]:

@@ -40,7 +40,7 @@ class Status(enum.IntEnum):
         return {
             Status.CONVERGED: "converged",
             Status.MORE: "the iterations ran out; ask for more: iterations=…",
-            Status.STALLED: "no step lowers the energy any more; the arithmetic's precision may be spent: try float64",
+            Status.STALLED: "no step lowers the energy any more; float32 may be too coarse for the tolerance",
             Status.BROKEN: "the function is not finite at or between the endpoints",
         }[self]
 
@@ -200,7 +200,8 @@ def _relative(solution: Solution, system: System) -> Tensor:
     scale = system.energy.clamp_min(torch.finfo(torch.float64).tiny)
     decrement = solution.decrement[:, 0]
     share = torch.where(decrement <= system.floor, 0.0, decrement) / scale
-    return torch.where(solution.positive & share.isfinite(), share, torch.inf)
+    share = torch.where(solution.positive & share.isfinite(), share, torch.inf)
+    return torch.where(system.energy == 0, 0.0, share)  # nothing moves
 
 
 def _scale(system: System) -> Tensor:

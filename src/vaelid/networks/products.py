@@ -35,6 +35,13 @@ def mm(a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
     return out
 
 
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x Wᵀ + b for x (*rows, k), by the sooner of the two ways; records no gradient by the first."""
+    if not suits(x, weight):
+        return functional.linear(x, weight, bias)
+    return mm(x.reshape(-1, x.shape[-1]), weight.t(), bias).view(*x.shape[:-1], -1)
+
+
 @final
 class _Linear(torch.autograd.Function):
     """x Wᵀ + b for x (n, k), W (m, k), b (m,) or None, and its first derivative by x."""

@@ -1,4 +1,4 @@
-"""What the model is asked for the report: reconstructions, draws from the prior, traversals."""
+"""What the model is asked for the report: reconstructions, draws from the prior, traversals, any latents."""
 
 from __future__ import annotations
 
@@ -60,8 +60,14 @@ def traverse(model: VAE, dimensions: np.ndarray, context: Tensor | None) -> np.n
     u = u.flatten(0, 1)
     given = None if context is None else context.expand(len(u), -1)
     z, _ = model.prior(given, model.posterior).push(u.unsqueeze(0))
-    means = _decode(model, z[0], given)[0]
+    means = expected(model, z[0], context)
     return means.reshape(len(dimensions), len(STEPS), *means.shape[1:])
+
+
+@torch.no_grad()
+def expected(model: VAE, z: Tensor, context: Tensor | None) -> np.ndarray:
+    """E[x|z] at latents (rows, latent), ``context`` (c,) standing for all: (rows, *event)."""
+    return _decode(model, z, None if context is None else context.expand(len(z), -1))[0]
 
 
 def _decode(

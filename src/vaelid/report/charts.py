@@ -1,4 +1,4 @@
-"""What the pictures of latent geometry show: a plane with its metric, rows of different kinds, equal steps of length."""
+"""What the pictures of latent geometry show: a plane and its metric, unlike rows, equal steps of length."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MARGIN = 0.12
 _SIDES = 16, 64  # of the grid under a map
 _MAP = 3e10  # multiplications that a map may take
 _SECTION = 2e8  # multiplications at a point, all pairs together
-_ONE = 1e9  # the same, of a single pair: more is not for a report
+_ONE = 3e8  # the same, of a single pair: more is not for a report
 _SCATTERED = 100  # pairs
 
 
@@ -98,8 +98,8 @@ class Chart:
         return bool(self.shares)
 
     def paths(self, pairs: np.ndarray) -> Geodesics | None:
-        """Shortest paths within the chart between pairs of points, places (pairs, 2); None for no pairs."""
-        if not len(pairs):
+        """Shortest paths within the chart between points at places (pairs, 2); None on a line, or for no pairs."""
+        if self.size == 1 or not len(pairs):
             return None
         a, b = self.points[pairs[:, 0]], self.points[pairs[:, 1]]
         return geometry.geodesic(self.f, a, b, graph=Graph.build(self.f, self.points))

@@ -232,11 +232,11 @@ def _pictures(material: Material, rows: Rows, batch: Batch) -> Shown:
         (f"row {row}", f"{number(low, 1)} to {number(high, 1)}" + " !" * bool(warned))
         for row, low, high, warned in zip(rows.number, rows.lower, rows.upper, rows.warned, strict=True)
     ]
-    picture = brackets.pairs(material.colours(seen.x), material.colours(seen.expected), names)
+    picture = brackets.pairs(material.look.colours(seen.x), material.look.colours(seen.expected), names)
     return Shown(
         picture,
-        f"The rows with the widest brackets, each beside its reconstruction ({material.expected} at the latent mean), "
-        "with lower and upper side in nats; ! where there is a warning.",
+        f"The rows with the widest brackets, each beside its reconstruction ({material.look.expected} at the latent "
+        "mean), with lower and upper side in nats; ! where there is a warning.",
     )
 
 
@@ -244,13 +244,14 @@ def _listed(material: Material, rows: Rows, batch: Batch) -> Table:
     """The widest rows of a table, each with the features in which it lies furthest out."""
     seen = batch.x.double() if batch.mask is None else torch.where(batch.mask, batch.x.double(), torch.nan)
     x = seen.reshape(batch.rows, -1).cpu().numpy()
-    mean, deviation = material.spread()
+    look = material.look
+    mean, deviation = look.spread()
     out = (x - mean) / np.where(deviation > 0, deviation, 1.0)
     furthest = np.argsort(-np.nan_to_num(np.abs(out), nan=-1.0), axis=1, kind="stable")[:, :_FEATURES]
     lines = []
     for place, cells in enumerate(furthest):
         far = [
-            f"{short(material.features[cell], 14)} {rounded(x[place, cell], material.grain(deviation[cell]))} "
+            f"{short(look.features[cell], 14)} {rounded(x[place, cell], look.grain(deviation[cell]))} "
             f"({number(out[place, cell], 1)} sd)"
             for cell in cells
         ]

@@ -22,7 +22,7 @@ from vaelid.report.words import number
 GEODESIC, STRAIGHT = "shortest path found", "straight line"
 _ACROSS = 3  # panels in a row
 _POINTS = 2000  # of a map
-_VOLUME = LinearSegmentedColormap.from_list("volume", ["#fbfbfb", "#c4c9cf", "#878f99"])
+_VOLUME = LinearSegmentedColormap.from_list("volume", ["#fdfcfa", "#e0d6c6", "#b09c80"])
 
 
 @final
@@ -83,7 +83,7 @@ def features(paths: Sequence[Strip], names: Sequence[str], expected: str) -> Fig
 def volume_map(
     chart: Chart, side: int, found: Geodesics | None, labels: np.ndarray | None, label_name: str, key: Key
 ) -> Figure:
-    """log √det G as shades of grey under the latent means, coloured by label, and paths beside straight lines.
+    """log √det G as shades under the latent means, coloured by label, and paths beside straight lines.
 
     With one latent it is a line: log √G over z, with the latent means below.
     """
@@ -94,33 +94,36 @@ def volume_map(
     shown = np.sort(key.permutation(len(points)).numpy()[:_POINTS])
     if chart.points.shape[1] == 1:
         return _line(frame, values, points[shown, 0], chart.names[0])
-    figure, axes = canvas(8.2, 6.0)
-    axis = tidy(axes[0, 0], *chart.names)
+    figure, axes = canvas(6.4, 5.4, compress=True)
+    right, up = chart.names
+    title = f"Slice of {chart.size} dimensions; paths are shortest within it" if chart.sliced else ""
+    axis = tidy(axes[0, 0], right, up, title)
     axis.grid(False)
     low, high = _range(values)
-    (left, bottom), (right, top) = frame
+    limits = frame.T.ravel()
     heat = axis.imshow(
-        values, origin="lower", extent=(left, right, bottom, top), cmap=_VOLUME, vmin=low, vmax=high,
+        values, origin="lower", extent=tuple(limits), cmap=_VOLUME, vmin=low, vmax=high,
         interpolation="bilinear", aspect="equal",
     )  # fmt: skip
-    _bar(figure, axis, heat, "log √det G" + " within the plane" * chart.sliced, location="left", pad=0.02)
+    _bar(figure, axis, heat, "log √det G" + " of the slice" * chart.sliced, 0.0)
     size = float(np.clip(6000 / max(1, len(shown)), 5, 22))
     look = {"s": size, "linewidths": 0.3, "edgecolors": "white"}
     if groups is None:
         dots = axis.scatter(*points[shown].T, c=np.asarray(numbers)[shown], cmap="viridis", **look)
-        _bar(figure, axis, dots, short(label_name))
-    else:
+        _bar(figure, axis, dots, short(label_name), 0.58)
+    elif len(groups) > 1:
         for place, (name, rows) in enumerate(groups):
             mine = np.intersect1d(rows, shown)
-            label = short(name, 18) if len(groups) > 1 else "test row"
-            axis.scatter(*points[mine].T, color=CLASSES[place] if len(groups) > 1 else ACCENT, label=label, **look)
-        title = short(label_name, 18) if len(groups) > 1 else None
-        legend(figure, loc="outside right upper", title=title, title_fontsize=SIZE, markerscale=1.8)
-    drawn = _paths(axis, found)
-    if drawn:
-        legend(axis, handles=drawn, loc="upper left", bbox_to_anchor=(0, -0.11), borderaxespad=0, ncols=3)
-    axis.set_xlim(left, right)
-    axis.set_ylim(bottom, top)
+            axis.scatter(*points[mine].T, color=CLASSES[place], label=short(name, 18), **look)
+        where = {"loc": "upper left", "bbox_to_anchor": (1.01, 1), "borderaxespad": 0, "alignment": "left"}
+        heading = {"title": short(label_name, 18), "title_fontsize": SIZE, "markerscale": (30 / size) ** 0.5}
+        axis.add_artist(legend(axis, **where, **heading))
+    else:
+        axis.scatter(*points[shown].T, color=ACCENT, **look)
+    if drawn := _paths(axis, found):
+        legend(axis, handles=drawn, loc="upper left", bbox_to_anchor=(-0.02, -0.11), borderaxespad=0, ncols=3)
+    axis.set_xlim(*limits[:2])
+    axis.set_ylim(*limits[2:])
     return figure
 
 
@@ -150,7 +153,7 @@ def _line(frame: np.ndarray, values: np.ndarray, points: np.ndarray, name: str) 
     margin = 0.08 * (high - low)
     axis.set_ylim(low - 2 * margin, high + margin)
     axis.plot(points, np.full(len(points), low - 1.4 * margin), "|", color=INK, markersize=9, alpha=0.35,
-              label="latent means of test rows")  # fmt: skip
+              label="latent means of rows")  # fmt: skip
     legend(figure, loc="outside lower center")
     return figure
 
@@ -178,8 +181,9 @@ def _range(values: np.ndarray) -> tuple[float, float]:
     return low, max(high, low + 0.1)
 
 
-def _bar(figure: Figure, axis: Any, drawn: Any, name: str, **options: Any) -> None:
-    bar = figure.colorbar(drawn, ax=axis, aspect=30, **options)
+def _bar(figure: Figure, axis: Any, drawn: Any, name: str, bottom: float) -> None:
+    """A bar of colours beside the axes, from the height ``bottom`` on."""
+    bar = figure.colorbar(drawn, cax=axis.inset_axes((1.03, bottom, 0.03, 0.42)))
     bar.set_label(name, fontsize=SIZE, color=INK, parse_math=False)
     bar.ax.tick_params(labelsize=SIZE, colors=INK, color=QUIET)
     bar.outline.set_visible(False)

@@ -12,7 +12,9 @@ from vaelid.diagnostics import ACTIVE
 from vaelid.priors import StandardNormal
 from vaelid.random import Key
 from vaelid.report import answers, figures, pictures
+from vaelid.report.charts import Principal
 from vaelid.report.evidence import evidence
+from vaelid.report.geometry import latent_geometry
 from vaelid.report.material import Material, Section, Shown, Table
 from vaelid.report.style import short
 from vaelid.report.words import rounded
@@ -98,7 +100,7 @@ def reconstructions(material: Material) -> Section:
     if image:
         picture = pictures.reconstructions(
             [
-                (name, material.colours(seen.x), material.colours(seen.expected), elbo[groups[name]])
+                (name, material.look.colours(seen.x), material.look.colours(seen.expected), elbo[groups[name]])
                 for name, seen in found.items()
             ]
         )
@@ -107,8 +109,8 @@ def reconstructions(material: Material) -> Section:
             figures=[
                 Shown(
                     picture,
-                    f"Pairs: a test row left, its reconstruction ({material.expected} at the latent mean) right; above "
-                    "each pair its ELBO, nats.",
+                    f"Pairs: a test row left, its reconstruction ({material.look.expected} at the latent mean) right; "
+                    "above each pair its ELBO, nats.",
                 )
             ],
         )
@@ -116,8 +118,8 @@ def reconstructions(material: Material) -> Section:
     return Section(
         title,
         [
-            f"The test rows with the best, median and worst ELBO, and {material.expected} at the latent mean; features "
-            "most off first, “off” being (x − reconstruction) in standard deviations of p(x|z)."
+            f"The test rows with the best, median and worst ELBO, and {material.look.expected} at the latent mean; "
+            "features most off first, “off” being (x − reconstruction) in standard deviations of p(x|z)."
         ],
         tables=tables,
     )
@@ -125,7 +127,7 @@ def reconstructions(material: Material) -> Section:
 
 def _compared(material: Material, name: str, elbo: float, row: int, seen: answers.Reconstructions) -> Table:
     x, expected, deviation = (part[0].reshape(-1) for part in seen)
-    _, spread = material.spread()
+    _, spread = material.look.spread()
     off = (x - expected) / np.maximum(deviation, 1e-30)
     worst = np.argsort(-np.nan_to_num(np.abs(off), nan=-1.0), kind="stable")[:FEATURES]
     number = material.dataset.row_id[material.index[row]]
@@ -134,8 +136,8 @@ def _compared(material: Material, name: str, elbo: float, row: int, seen: answer
         ["feature", "x", "recon.", "off"],
         [
             [
-                short(material.features[cell], 18),
-                rounded(x[cell], material.grain(spread[cell])),
+                short(material.look.features[cell], 18),
+                rounded(x[cell], material.look.grain(spread[cell])),
                 rounded(expected[cell], spread[cell]),
                 rounded(off[cell], 1.0),
             ]
@@ -146,11 +148,11 @@ def _compared(material: Material, name: str, elbo: float, row: int, seen: answer
 
 def samples(material: Material) -> Section:
     """New rows from the prior."""
-    title, image, classes = "Samples from the prior", material.dataset.kind == "image", material.classes
+    title, image, classes = "Samples from the prior", material.dataset.kind == "image", material.look.classes
     count, names = _IMAGES if image else _DRAWS, None
     device = material.model.device
     numbers = torch.arange(count, device=device)
-    context = material.context(np.arange(count) % len(material.index))
+    context = material.look.context(np.arange(count) % len(material.index))
     given = "" if context is None else " Covariates are those of test rows."
     if image and classes is not None and classes.size <= _CLASSES:
         names, across = [str(category) for category in classes.categories], pictures.ACROSS
@@ -163,24 +165,28 @@ def samples(material: Material) -> Section:
             title,
             figures=[
                 Shown(
-                    pictures.samples(material.colours(means), material.colours(draws), names),
+                    pictures.samples(material.look.colours(means), material.look.colours(draws), names),
                     "New images: left what the decoder expects for z ~ p(z), right draws for the same z, with their "
                     f"noise.{given}",
                 )
             ],
         )
-    mean, deviation = material.spread()
+    mean, deviation = material.look.spread()
     drawn = draws.reshape(count, -1).astype(np.float64)
     head = ["feature", "test mean", "test sd", "samples’ mean", "samples’ sd", "draw 1", "draw 2", "draw 3", "draw 4"]
     rows = [
         [
             short(name),
             *_alike((mean[cell], deviation[cell], drawn[:, cell].mean(), drawn[:, cell].std()), deviation[cell]),
-            *_alike(drawn[:4, cell], material.grain(deviation[cell])),
+            *_alike(drawn[:4, cell], material.look.grain(deviation[cell])),
         ]
-        for cell, name in enumerate(material.features[:FEATURES])
+        for cell, name in enumerate(material.look.features[:FEATURES])
     ]
-    which = f"the first {FEATURES} of {len(material.features)} features; " if len(material.features) > FEATURES else ""
+    which = (
+        f"the first {FEATURES} of {len(material.look.features)} features; "
+        if len(material.look.features) > FEATURES
+        else ""
+    )
     return Section(
         title,
         tables=[
@@ -203,14 +209,10 @@ def latent_map(material: Material) -> Section:
     labels = None if labels is None else np.asarray(labels)[material.index][usable]
     names, origin, how = tuple(f"z{dimension}" for dimension in range(size)), np.zeros(2), "latent means"
     if size > 2:
-        from sklearn.decomposition import PCA
-
-        with np.errstate(invalid="ignore", divide="ignore"):
-            pca = PCA(2, svd_solver="full").fit(z)
-        z, origin = pca.transform(z), pca.transform(np.zeros((1, size)))[0]
-        shares = np.nan_to_num(pca.explained_variance_ratio_)
-        names = tuple(f"principal component {axis + 1} ({share:.0%} of variance)" for axis, share in enumerate(shares))
-        how = f"the first two principal components of {size} latent dimensions ({shares.sum():.0%} of the variance)"
+        plane = Principal.of(z)
+        z, origin, names = plane(z), plane(np.zeros((1, size)))[0], plane.names
+        share = plane.shares.sum()
+        how = f"the first two principal components of {size} latent dimensions ({share:.0%} of the variance)"
     normal = size > 1 and isinstance(material.model.prior, StandardNormal)
     circle = " The dashed circle holds 86% of the prior." if normal else ""
     name = material.dataset.label_name or "label"
@@ -225,13 +227,14 @@ def traversals(material: Material) -> Section:
     """What each dimension does."""
     title, use = "Traversals", material.use
     chosen = np.argsort(-use, kind="stable")[: answers.TRAVERSED]
-    moved = answers.traverse(material.model, chosen, material.typical())
+    moved = answers.traverse(material.model, chosen, material.look.typical())
     unit = "" if material.evaluation.kl_per_dimension is None else " nats"
     names = [f"z{dimension} ({use[dimension]:.2f}{unit})" for dimension in chosen]
     most = f"The {len(chosen)} most used of {len(use)} dimensions" if len(use) > len(chosen) else "Each dimension"
-    how = f"{most} from −2.5 to 2.5 standard deviations of the prior, the others at its mean{_held(material)}"
+    held = f", given {material.look.held}" if material.look.held else ""
+    how = f"{most} from −2.5 to 2.5 standard deviations of the prior, the others at its mean{held}"
     if material.dataset.kind == "image":
-        pixels = material.colours(moved.reshape(-1, *moved.shape[2:]))
+        pixels = material.look.colours(moved.reshape(-1, *moved.shape[2:]))
         pixels = pixels.reshape(*moved.shape[:2], *pixels.shape[1:])
         return Section(
             title,
@@ -242,29 +245,21 @@ def traversals(material: Material) -> Section:
                 )
             ],
         )
-    mean, deviation = material.spread()
+    mean, deviation = material.look.spread()
     lines = (moved.reshape(*moved.shape[:2], -1) - mean) / np.where(deviation > 0, deviation, 1.0)
     effect = np.nan_to_num(np.ptp(lines, axis=1).max(0), nan=-1.0)
     features = np.argsort(-effect, kind="stable")[:_LINES]
-    shown = [material.features[cell] for cell in features]
+    shown = [material.look.features[cell] for cell in features]
     return Section(
         title,
         figures=[
             Shown(
                 pictures.traversal_lines(lines[..., features], answers.STEPS, names, shown),
-                f"{how}: {material.expected} of the features that change most, in standard deviations over test rows.",
+                f"{how}: {material.look.expected} of the features that change most, in standard deviations over test "
+                "rows.",
             )
         ],
     )
-
-
-def _held(material: Material) -> str:
-    """What context stays the same in the traversals."""
-    covariates, context = material.dataset.covariates, material.typical()
-    if covariates is None or context is None:
-        return ""
-    values = covariates.decode(context.cpu().numpy()[None])
-    return ", given " + ", ".join(f"{name} = {column[0]}" for name, column in values.items())
 
 
 SECTIONS: tuple[Callable[[Material], Section | None], ...] = (
@@ -275,6 +270,7 @@ SECTIONS: tuple[Callable[[Material], Section | None], ...] = (
     reconstructions,
     samples,
     latent_map,
+    latent_geometry,
     traversals,
 )
 

@@ -51,10 +51,20 @@ class Picture(NamedTuple):
 
 
 def canvas(
-    width: float, height: float, rows: int = 1, columns: int = 1, *, wspace: float = 0.02, **options: Any
+    width: float,
+    height: float,
+    rows: int = 1,
+    columns: int = 1,
+    *,
+    wspace: float = 0.02,
+    compress: bool = False,
+    **options: Any,
 ) -> tuple[Figure, np.ndarray]:
-    """A figure with ``rows × columns`` axes, (rows, columns), that make room for their labels."""
-    layout = ConstrainedLayoutEngine(w_pad=0.08, wspace=wspace)
+    """A figure with ``rows × columns`` axes, (rows, columns), that make room for their labels.
+
+    ``compress`` is for axes whose shape is fixed.
+    """
+    layout = ConstrainedLayoutEngine(w_pad=0.08, wspace=wspace, compress=compress)
     figure = Figure(figsize=(width, height), dpi=_DPI, layout=layout, facecolor="white")
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
@@ -83,11 +93,12 @@ def bare(axes: Any) -> Any:
     return axes
 
 
-def legend(owner: Any, **options: Any) -> None:
+def legend(owner: Any, **options: Any) -> Any:
     """A legend without a frame; names are text, never mathematics."""
     drawn = owner.legend(frameon=False, fontsize=SIZE, labelcolor=INK, **options)
     for text in drawn.get_texts():
         text.set_parse_math(False)
+    return drawn
 
 
 def short(name: str, length: int = 24) -> str:

@@ -17,6 +17,15 @@ from vaelid.runs.brackets import (
 from vaelid.runs.config import Config, known_keys, read_config, resolve, setting
 from vaelid.runs.contexts import contexts
 from vaelid.runs.folder import Run, ensure_new, find_device, new_path
+from vaelid.runs.latents import (
+    context_in_words,
+    context_of,
+    graph_of,
+    graph_rows,
+    latent_means,
+    place_of,
+    typical_context,
+)
 from vaelid.runs.session import (
     SCORING,
     History,
@@ -41,16 +50,22 @@ __all__ = [
     "History",
     "Run",
     "batch_of",
+    "context_in_words",
+    "context_of",
     "contexts",
     "ensure_new",
     "families",
     "find_device",
     "fit",
     "go",
+    "graph_of",
+    "graph_rows",
     "known_keys",
+    "latent_means",
     "load",
     "new_path",
     "own_model",
+    "place_of",
     "prepare_resume",
     "read_config",
     "record",
@@ -67,4 +82,5 @@ __all__ = [
     "sentences",
     "setting",
     "start",
+    "typical_context",
 ]

@@ -20,15 +20,17 @@ def latent_means(run: Run, model: VAE, dataset: Dataset, index: np.ndarray) -> T
     return model.encode(batch_of(run, model, dataset, index))
 
 
-def graph_of(run: Run, model: VAE, dataset: Dataset, f: Embedding) -> Graph | None:
-    """A graph over the latent means of `GRAPH` training rows, always the same ones; None where they are too few.
-
-    Where the run keeps no training rows, those that it has take their place.
-    """
+def graph_rows(run: Run, dataset: Dataset) -> np.ndarray:
+    """Places of `GRAPH` training rows at most, always the same ones; of any rows where the run keeps none of those."""
     train = run.split().train
     rows = train if len(train) else np.arange(len(dataset.x))
-    chosen = rows[np.sort(SCORING.fold("graph").permutation(len(rows)).numpy()[:GRAPH])]
-    z = latent_means(run, model, dataset, chosen)
+    chosen: np.ndarray = rows[np.sort(SCORING.fold("graph").permutation(len(rows)).numpy()[:GRAPH])]
+    return chosen
+
+
+def graph_of(run: Run, model: VAE, dataset: Dataset, f: Embedding) -> Graph | None:
+    """A graph over the latent means of `graph_rows`; None where they are fewer than two."""
+    z = latent_means(run, model, dataset, graph_rows(run, dataset))
     z = z[z.isfinite().all(1)]
     return Graph.build(f, z) if len(z) > 1 else None
 
