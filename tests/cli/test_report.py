@@ -24,7 +24,7 @@ from vaelid.training import Settings
 
 SECTIONS = [
     "Verdict", "Training", "Rate and distortion", "KL per latent dimension", "Reconstructions",
-    "Samples from the prior", "Map of the latent means", "Traversals", "Configuration",
+    "Samples from the prior", "Map of the latent means", "Geometry of the latent space", "Traversals", "Configuration",
 ]  # fmt: skip
 
 
@@ -92,7 +92,7 @@ def test_self_contained_with_every_section_and_the_numbers(image_run):
     assert "likelihoods.Binomial" not in text.partition("The model in parts")[0]
     assert f"vaelid sample {run.path}" in text
     pictures = re.findall(r'<img src="data:(image/[a-z+]+);base64,([^"]+)"', text)
-    assert [kind for kind, _ in pictures] == ["image/svg+xml"] * 3 + ["image/png"] * 4
+    assert [kind for kind, _ in pictures] == ["image/svg+xml"] * 3 + ["image/png"] * 5 + ["image/svg+xml", "image/png"]
     for kind, encoded in pictures:
         content = base64.b64decode(encoded, validate=True)
         assert content.startswith(b"<?xml" if kind == "image/svg+xml" else b"\x89PNG")

@@ -388,7 +388,7 @@ def test_paths_stay_on_a_ring_of_data(by_graph: bool) -> None:
     plain = geodesic(lambda z: z, a, b)
     torch.testing.assert_close(plain.length, 2 * (0.5 * GAP).sin().abs(), rtol=ROUNDING, atol=0)
     torch.testing.assert_close(plain.path.norm(dim=2).amin(1), (0.5 * GAP).cos(), rtol=1e-12, atol=0)
-    f = with_potential(lambda z: z, geometry.off_data(RING, 0.2), 1.0)
+    f = with_potential(lambda z: z, geometry.off_data(RING, 0.2), 3.0)
     found = geodesic(f, a, b, graph=Graph.build(f, RING) if by_graph else None)
     assert found.converged.all()
     arc = polar(ANGLE[:, None] + GAP[:, None] * torch.linspace(0, 1, 129, dtype=DOUBLE))

@@ -41,11 +41,13 @@ class Geodesics:
         energy: chord energy N/2 Σ |Δφ|² of the path, (n,); ½ d² for a geodesic in the limit of many segments.
         length: length of the spline through the nodes, by quadrature, (n,).
         chord: distance of the endpoints in the target space, (n,); 0 where there is only a metric.
-        error: how far lengths by chords, extrapolated, and by quadrature are apart, (n,): what the resolution leaves
-            open.
+        error: how far lengths by chords, extrapolated, and by quadrature are apart, and half of length · decrement,
+            (n,): what the resolution and the tolerance leave open. Where a path is nearly no minimum, as between
+            nearly conjugate points, the second part is too small: ask for a smaller tolerance.
         straight_energy: chord energy of the straight line, (n,).
         by_graph: whether the search began with a path through the graph, (n,).
-        minima: how many different local minima were seen, (n,); 1 where one start was asked for.
+        minima: how many different local minima were seen, (n,); 1 where one start was asked for, which may then have
+            ended at a saddle.
         tie: whether another minimum is within a hundredth of the length, (n,).
         metric: what is measured.
     """
@@ -71,7 +73,7 @@ class Geodesics:
 
     @property
     def distance(self) -> Tensor:
-        """√(2 · energy), (n,): below the length of the path by a term of order N⁻²."""
+        """√(2 · energy), (n,), off the length of the path by a term of order N⁻²: below it in a flat target."""
         return (2 * self.energy).sqrt()
 
     def points(self, times: Any) -> Tensor:
@@ -193,7 +195,7 @@ def _described(f: Manifold, found: Minimum, line: Tensor, by_graph: Tensor, seen
         energy=found.energy,
         length=length,
         chord=chord,
-        error=((4 * chords - half) / 3 - length).abs(),
+        error=((4 * chords - half) / 3 - length).abs() + 0.5 * length * found.decrement.nan_to_num(posinf=0),
         straight_energy=f.path_energy(line),
         by_graph=by_graph,
         minima=seen,

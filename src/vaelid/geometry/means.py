@@ -13,7 +13,7 @@ from vaelid.errors import InputError
 from vaelid.geometry.blocks import System, assemble, solve
 from vaelid.geometry.geodesic import ITERATIONS, SEGMENTS, TOLERANCE, geodesic
 from vaelid.geometry.graph import Graph
-from vaelid.geometry.manifold import Embedding, prepare
+from vaelid.geometry.manifold import Embedding, prepare, tensor
 from vaelid.geometry.newton import Status
 
 
@@ -135,5 +135,6 @@ def _star(system: System, share: Tensor, damping: float) -> tuple[Tensor, float]
 def _weights(weights: Any, x: Tensor) -> Tensor:
     if weights is None:
         return torch.full((len(x),), 1 / len(x), dtype=torch.float64, device=x.device)
-    share = torch.from_numpy(checks.weights(weights, len(x))).to(x.device, torch.float64)
+    checks.weights(weights, len(x))
+    share = tensor(weights, "weights").to(x.device, torch.float64)
     return share / share.sum()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vaelid.geometry.blocks import each
 from vaelid.geometry.manifold import Embedding
-from vaelid.geometry.newton import Minimum, Status
+from vaelid.geometry.newton import Minimum, Status, lowest
 from vaelid.random import Key
 
 _SAME = 0.02  # of the length: minima that stay so near to one another are one
@@ -70,7 +70,7 @@ def choose(f: Embedding, found: Minimum, starts: int) -> Best:
     known, count, tie = [best.nodes], torch.ones_like(rows), torch.zeros_like(rows, dtype=torch.bool)
     for other in ranked[1:]:
         apart = torch.stack([_apart(f, other.nodes, nodes) > _SAME * least for nodes in known]).all(0)
-        new = apart & (other.status == int(Status.CONVERGED))
+        new = apart & (other.status == int(Status.CONVERGED)) & lowest(f, other.nodes)
         count += new
         tie |= new & ((2 * other.energy).sqrt() <= (1 + _TIE) * least)
         known.append(other.nodes)

@@ -260,6 +260,12 @@ def _exact(f: Embedding, nodes: Tensor, system: System, step: _Step, slow: Tenso
     return step
 
 
+def lowest(f: Embedding, nodes: Tensor) -> Tensor:
+    """Whether curves where the gradient vanishes are minima, by exact second derivatives, and not saddles, (n,)."""
+    none = torch.zeros(len(nodes), dtype=torch.float64, device=nodes.device)
+    return _solve(assemble(f, nodes), none, second(f, nodes)).positive
+
+
 def second(f: Embedding, nodes: Tensor) -> Tensor:
     """The energy's second derivatives at each inner node, the others held, (n, M, d, d).
 

@@ -1,4 +1,4 @@
-"""Potentials that keep paths near the data: the metric is multiplied by 1 + λV(z), with V ≥ 0 and 1 on average on data.
+"""Potentials that keep paths near the data: the metric is multiplied by 1 + λV(z), with V ≥ 0 and about 1 on data.
 
 Off by default: a metric made of a decoder's mean or of its Fisher information says what changes along a path, not
 whether data were ever seen there. With a potential, what is measured is named so.
@@ -16,7 +16,7 @@ from torch import Tensor
 from vaelid import checks
 from vaelid.errors import InputError
 from vaelid.geometry.embedding import decoder_of, mean_embedding
-from vaelid.geometry.manifold import Embedding, Function, as_manifold, prepare
+from vaelid.geometry.manifold import Embedding, Function, as_manifold
 from vaelid.geometry.targets import Stretched
 from vaelid.model import VAE
 
@@ -70,29 +70,33 @@ def disagreement(embeddings: Sequence[Any], z: Any) -> Function:
 
 
 def off_data(z: Any, scale: float | None = None) -> Function:
-    """V = −log of the density of points z (n, d) relative to its largest value on them, by its mean over them.
+    """V = −log of the density of points z (n, d) relative to its largest value on them, in units of ½ d nats.
 
     The density is a mixture of normals with one standard deviation at every point: for latent means, with the scale of
-    q(z|x), that is the aggregate posterior. Far from all points V grows as the squared distance.
+    q(z|x), that is the aggregate posterior. For normal points V is 1 on average; far from all of them it grows as the
+    squared distance.
 
     Args:
         z: the points; a few hundred do.
-        scale: the standard deviation; by default the mean distance from a point to its nearest neighbour but four.
+        scale: the standard deviation; by default the mean distance from a point to its fifth-nearest neighbour.
     """
-    at, centres = prepare(lambda z: z, z=z)
-    del at
-    apart = torch.cdist(centres.double(), centres.double())
+    centres = as_manifold(lambda z: z).points(z)
     if scale is None:
-        scale = float(apart.sort(1).values[:, min(5, len(centres) - 1)].mean()) or 1.0
+        apart = torch.cdist(centres.double(), centres.double()).sort(dim=1).values
+        scale = float(apart[:, min(5, len(centres) - 1)].mean()) or 1.0
     width = checks.positive(scale, "scale")
 
     def log_density(z: Tensor) -> Tensor:
         squares = (z[:, None] - centres.to(z)).square().sum(-1)
         return torch.logsumexp(-squares / (2 * width**2), 1)
 
-    top = log_density(centres).amax()
-    far = lambda z: (top.to(z) - log_density(z)).clamp_min(0)  # noqa: E731
-    return _named(far, Embedding(log_density), centres, "distance from the data")
+    top, unit = log_density(centres).amax(), 0.5 * centres.shape[1]
+
+    def potential(z: Tensor) -> Tensor:
+        return (top.to(z) - log_density(z)).clamp_min(0) / unit
+
+    potential.name = "distance from the data"  # type: ignore[attr-defined]
+    return potential
 
 
 def _named(function: Function, f: Embedding, z: Any, name: str) -> Function:
