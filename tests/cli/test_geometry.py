@@ -295,12 +295,11 @@ def test_section_where_there_is_no_geometry(short, monkeypatch):
     assert "<img" not in shown
 
 
-def test_section_of_a_large_decoder_has_no_paths(short, monkeypatch):
-    monkeypatch.setattr("vaelid.report.geometry.work", lambda *_: 10**9)
+def test_section_of_a_decoder_that_is_too_large(short, monkeypatch):
+    monkeypatch.setattr(charts, "_SECTION", 1e3)
     shown = section(report.write(short, short.model()))
-    assert shown.count("<img") == 1
-    assert "too large for paths in a report" in shown
-    assert "vaelid geodesic run --from I --to J" in shown
+    assert "take too long for a report. See: vaelid map run</p>" in shown
+    assert "<img" not in shown
 
 
 # -- what pictures show ----------------------------------------------------------------------------------------------
@@ -344,12 +343,17 @@ def test_pairs_of_unlike_rows(size, labelled):
         assert (labels[found[:, 0]] != labels[found[:, 1]]).all()
 
 
-def test_rules_by_the_decoder_s_size(digits_run):
+def test_rules_by_what_a_point_costs(digits_run):
     model = vd.load(digits_run)
     weights = sum(p.numel() for p in model.likelihood.parameters() if p.ndim == 2)
-    assert work(model) == weights
-    assert pairs_of(weights, 8) == 100
-    assert pairs_of(650_000, 20) == 14
-    assert pairs_of(10**7, 20) == 1
-    assert pairs_of(10**8, 20) == 0
-    assert [side_of(one) for one in (10**5, 10**7, 10**9)] == [64, 31, 16]
+    one = work(geometry.embedding(model), 8)
+    assert weights < one < 3 * weights
+    assert [pairs_of(each, 20) for each in (one, 10**6, 10**7, 10**8)] == [81, 14, 1, 0]
+    assert [side_of(each) for each in (one, 10**7, 10**9)] == [64, 31, 16]
+
+    def many(z):
+        for _ in range(999):
+            z = z + 1
+        return z
+
+    assert pairs_of(work(geometry.Embedding(many), 2), 2) == 0

@@ -353,6 +353,22 @@ def test_two_ways_round_a_hill() -> None:
     torch.testing.assert_close(mirrored.length, found.length[1:], rtol=1e-6, atol=0)
 
 
+def test_saddles_are_no_minima() -> None:
+    """Straight over the hill is a saddle by symmetry; the two ways round it are minima of one length."""
+
+    def hill(z: Tensor) -> Tensor:
+        return torch.cat((z, 3 * torch.exp(-z.square().sum(-1, keepdim=True))), -1)
+
+    over = geodesic(hill, point(-2, 0), point(2, 0), tolerance=1e-10)
+    around = geodesic(hill, point(-2, 0), point(2, 0), starts=3, tolerance=1e-10)
+    assert over.converged.all()
+    assert (over.path[..., 1] == 0).all()
+    assert around.length < 0.8 * over.length
+    assert around.minima.tolist() == [2]
+    assert around.tie.tolist() == [True]
+
+
+
 # -- potentials --------------------------------------------------------------------------------------------------------
 
 

@@ -131,7 +131,7 @@ def map_(
     chart = Chart.of(space.f, z)
     name = space.dataset.label_name or "label"
     found = chart.paths(kinds(z, labels))
-    save([map_of(space.model, chart, found, labels, name, space.context)], out)
+    save([map_of(chart, found, labels, name)], out)
     paths = 0 if found is None else len(found.path)
     converged = 0 if found is None else int(found.converged.sum())
     table = {
@@ -223,7 +223,7 @@ def _draw_path(space: _Space, found: Geodesics, ends: tuple[int, int], table: di
     if found.path.shape[2] == 2 and len(rows) > 2:
         chart = Chart.of(space.f, runs.latent_means(space.run, model, dataset, rows))
         labels = None if dataset.labels is None else np.asarray(dataset.labels)[rows]
-        figures.append(map_of(model, chart, found, labels, dataset.label_name or "label", space.context))
+        figures.append(map_of(chart, found, labels, dataset.label_name or "label"))
     save(figures, out)
 
 

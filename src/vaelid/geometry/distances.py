@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -13,12 +12,9 @@ from torch import Tensor
 
 from vaelid import checks
 from vaelid.errors import InputError
-from vaelid.geometry.geodesic import ITERATIONS, SEGMENTS, TOLERANCE, Geodesics, geodesic
+from vaelid.geometry.geodesic import ITERATIONS, SEGMENTS, TOLERANCE, OnProgress, geodesic
 from vaelid.geometry.graph import NEIGHBOURS, Graph
 from vaelid.geometry.manifold import Embedding, prepare
-
-OnProgress = Callable[[int, int], None]
-TOGETHER = 512  # pairs that are solved at once
 
 
 @final
@@ -95,12 +91,23 @@ def distances(
     n = len(z)
     graph = Graph.build(f, z, neighbours) if isinstance(f, Embedding) and n > 2 else None
     first, second = (torch.from_numpy(index) for index in np.triu_indices(n, 1))
-    found = _solved(f, z[first], z[second], graph, segments, tolerance, iterations, on_progress)
+    found = None
+    if n > 1:
+        found = geodesic(
+            f,
+            z[first],
+            z[second],
+            graph=graph,
+            segments=segments,
+            tolerance=tolerance,
+            iterations=iterations,
+            on_progress=on_progress,
+        )
 
     def square(name: str, diagonal: float) -> Tensor:
         matrix = torch.full((n, n), diagonal, dtype=torch.float64)
-        if found:
-            matrix[first, second] = torch.cat([getattr(part, name).double().cpu() for part in found])
+        if found is not None:
+            matrix[first, second] = getattr(found, name).double().cpu()
             matrix[second, first] = matrix[first, second]
         return matrix
 
@@ -167,33 +174,16 @@ def nearest(
         raise InputError(f"k = {k} of among = {among} candidates out of {len(z)} points", "k ≤ among ≤ points")
     search = NearestNeighbors(n_neighbors=among).fit(z.cpu().double().numpy())
     near = torch.from_numpy(search.kneighbors(queries.cpu().double().numpy(), return_distance=False)).to(z.device)
-    found = _solved(
-        f, queries.repeat_interleave(among, 0), z[near.flatten()], graph, segments, tolerance, iterations, on_progress
+    found = geodesic(
+        f,
+        queries.repeat_interleave(among, 0),
+        z[near.flatten()],
+        graph=graph,
+        segments=segments,
+        tolerance=tolerance,
+        iterations=iterations,
+        on_progress=on_progress,
     )
-    length = torch.cat([part.length for part in found]).view(len(queries), among)
-    done = torch.cat([part.converged for part in found]).view(len(queries), among)
+    length, done = (values.view(len(queries), among) for values in (found.length, found.converged))
     order = length.nan_to_num(nan=torch.inf).argsort(dim=1, stable=True)[:, :k]
     return Neighbours(near.gather(1, order), length.gather(1, order), near[:, :k], done.all(1))
-
-
-def _solved(
-    f: Any,
-    a: Tensor,
-    b: Tensor,
-    graph: Graph | None,
-    segments: int,
-    tolerance: float,
-    iterations: int,
-    on_progress: OnProgress | None,
-) -> list[Geodesics]:
-    """Geodesics between many pairs, some hundreds at a time."""
-    found = []
-    for start in range(0, len(a), TOGETHER):
-        rows = slice(start, start + TOGETHER)
-        solved = geodesic(
-            f, a[rows], b[rows], graph=graph, segments=segments, tolerance=tolerance, iterations=iterations
-        )
-        found.append(solved)
-        if on_progress is not None:
-            on_progress(min(start + TOGETHER, len(a)), len(a))
-    return found

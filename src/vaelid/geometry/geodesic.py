@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 from typing import Any, final
 
 import numpy as np
@@ -22,6 +23,8 @@ from vaelid.random import Key
 SEGMENTS = 32
 TOLERANCE = 1e-3
 ITERATIONS = 100
+TOGETHER = 512  # pairs that are solved at once
+OnProgress = Callable[[int, int], None]
 _COARSE = 1e-2  # tolerance half way to the full number of segments; the long way is gone at a quarter of them
 
 
@@ -96,6 +99,9 @@ class Geodesics:
         return "\n".join(lines)
 
 
+_PER_PAIR = [field.name for field in fields(Geodesics) if field.name != "metric"]
+
+
 def geodesic(
     f: Any,
     a: Any,
@@ -107,6 +113,7 @@ def geodesic(
     iterations: int = ITERATIONS,
     starts: int = 1,
     key: Key = Key(0),  # noqa: B008  # a frozen value
+    on_progress: OnProgress | None = None,
 ) -> Geodesics:
     """Shortest paths from a to b, by damped Gauss–Newton on the chord energy of whole curves.
 
@@ -124,6 +131,7 @@ def geodesic(
         iterations: at most, on every level.
         starts: how many curves to begin with for every pair.
         key: names the random bends of further starts.
+        on_progress: called with the pairs done and of how many, some hundreds apart.
 
     Returns:
         `Geodesics`. Pairs do not disturb one another: one that fails says why in its status.
@@ -139,29 +147,51 @@ def geodesic(
         raise InputError(f"{segments} segments", "a multiple of 4")
     starts = checks.positive_int(starts, "starts")
     iterations = checks.positive_int(iterations, "iterations", minimum=0)
-    line = curves.straight(a, b, segments)
-    none = torch.zeros(len(a), dtype=torch.bool, device=a.device)
-    one = torch.ones(len(a), dtype=torch.int64, device=a.device)
-    if isinstance(f, MetricField):
-        if graph is not None or starts > 1:
-            raise InputError("a graph or several starts under a metric alone", "neither; or an embedding")
-        return _described(f, georce(f, line, tolerance, 10 * iterations), line, none, one, none)
-    begin, by_graph = line, none
+    if isinstance(f, MetricField) and (graph is not None or starts > 1):
+        raise InputError("a graph or several starts under a metric alone", "neither; or an embedding")
     if graph is not None:
         graph.check(f)
+    found = []
+    for rows in torch.split(torch.arange(len(a), device=a.device), TOGETHER):
+        found.append(_solved(f, a[rows], b[rows], graph, segments, tolerance, iterations, starts, key))
+        if on_progress is not None:
+            on_progress(min(len(found) * TOGETHER, len(a)), len(a))
+    tensors = {name: torch.cat([getattr(part, name) for part in found]) for name in _PER_PAIR}
+    return Geodesics(**tensors, metric=f.name)
+
+
+def _solved(
+    f: Embedding | MetricField,
+    a: Tensor,
+    b: Tensor,
+    graph: Graph | None,
+    segments: int,
+    tolerance: float,
+    iterations: int,
+    starts: int,
+    key: Key,
+) -> Geodesics:
+    """Paths between some hundreds of pairs."""
+    line = curves.straight(a, b, segments)
+    by_graph = torch.zeros(len(a), dtype=torch.bool, device=a.device)
+    if isinstance(f, MetricField):
+        found = georce(f, line, tolerance, 10 * iterations)
+        return _described(f, found, line, by_graph, torch.ones_like(found.iterations), by_graph)
+    begin = line
+    if graph is not None:
         paths = graph.curves(a, b, segments)
         by_graph = f.path_energy(paths) < f.path_energy(line)
         begin = torch.where(by_graph[:, None, None], paths, line)
     # bent curves take no way over fewer segments
     tries = bent(begin, starts, key)
-    found = _search(f, torch.cat(tries), torch.cat([by_graph] + [~none] * (starts - 1)), tolerance, iterations)
-    best = choose(f, found, starts)
+    direct = torch.cat([by_graph] + [torch.ones_like(by_graph)] * (starts - 1))
+    best = choose(f, _search(f, torch.cat(tries), direct, tolerance, iterations), starts)
     return _described(f, best.minimum, line, by_graph & best.first, best.count, best.tie)
 
 
-def _search(f: Embedding, begin: Tensor, by_graph: Tensor, tolerance: float, iterations: int) -> Minimum:
-    """Minima from the curves to begin with; those from a straight line by way of fewer segments."""
-    segments, line = begin.shape[1] - 1, ~by_graph
+def _search(f: Embedding, begin: Tensor, direct: Tensor, tolerance: float, iterations: int) -> Minimum:
+    """Minima from the curves to begin with; those that are not direct by way of fewer segments."""
+    segments, line = begin.shape[1] - 1, ~direct
     spent = torch.zeros(len(begin), dtype=torch.int64, device=begin.device)
     if line.any():
         nodes = begin[line]

@@ -96,7 +96,7 @@ class Graph:
             if len(path) == 1:
                 path.append(first[pair])
             along = path if turned else path[::-1]
-            steps = torch.as_tensor(np.abs(np.diff(distance[place, along])), dtype=torch.float64)
+            steps = torch.as_tensor(np.abs(np.diff(distance[place, along])), dtype=torch.float64, device=points.device)
             found.append(curves.by_length(points[along].unsqueeze(0), steps.unsqueeze(0), segments)[0])
         return torch.stack(found)
 

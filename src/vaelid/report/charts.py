@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, final
 
@@ -9,13 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import linear
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from vaelid import geometry
 from vaelid.errors import InputError
 from vaelid.geometry import Embedding, Geodesics, Graph
 from vaelid.geometry.curves import by_length, spline
-from vaelid.model import VAE, evaluating
 
 TILES = 11  # steps along a path
 PAIRS = 4  # of rows of different kinds, at most
@@ -23,9 +25,10 @@ _KINDS = 12  # classes, at most, for labels to say which rows are of different k
 _FINE = 8  # points in each segment of a path, for its lengths
 _MARGIN = 0.12
 _SIDES = 16, 64  # of the grid under a map
-_MAP = 3e10  # multiplications that a map may take
-_SECTION = 2e8  # multiplications at a point, all pairs together
-_ONE = 3e8  # the same, of a single pair: more is not for a report
+_EACH = 50  # multiplications that take as long as a number does that is made otherwise
+_OPERATIONS = 500
+_MAP = 3e10  # what a map may cost, in multiplications
+_SECTION = 3e8  # what all pairs together may cost at a point
 _SCATTERED = 100  # pairs
 
 
@@ -165,21 +168,42 @@ def straight(a: Tensor, b: Tensor, segments: int = 32) -> Tensor:
     return torch.lerp(a[:, None], b[:, None], t)
 
 
-def work(model: VAE, context: Any = None) -> int:
-    """Multiplications in one pass of the decoder through its products and convolutions."""
-    z = torch.zeros(1, model.prior.latent, dtype=model.dtype, device=model.device)
-    given = None if context is None else torch.as_tensor(context, dtype=model.dtype, device=model.device)[None]
-    with FlopCounterMode(display=False) as counter, evaluating(model), torch.no_grad():
-        model.decode(z, given)
-    return max(1, int(counter.get_total_flops()) // 2)
+@final
+class _Counted(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts operations and the numbers that they make."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.operations = self.numbers = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if not func.is_view:
+            self.operations += 1
+            self.numbers += sum(leaf.numel() for leaf in tree_leaves(out) if isinstance(leaf, Tensor))
+        return out
 
 
-def side_of(one: int) -> int:
-    """How fine the grid under a map is, for a decoder of ``one`` multiplications: a fixed rule."""
+@torch.no_grad()
+def work(f: Embedding, latent: int) -> float:
+    """What a point costs: multiplications of products and convolutions, and `_EACH` for every number made on the way.
+
+    Infinite where there are more than `_OPERATIONS` operations, which take their time however small they are.
+    """
+    z = torch.zeros(1, latent) if f.like is None else f.like.new_zeros(1, latent)
+    with FlopCounterMode(display=False) as products, _Counted() as counted:
+        f(z)
+    if counted.operations > _OPERATIONS:
+        return math.inf
+    cost: float = products.get_total_flops() / 2 + _EACH * counted.numbers
+    return cost
+
+
+def side_of(one: float) -> int:
+    """How fine the grid under a map is where a point costs ``one``: a fixed rule."""
     return int(np.clip((_MAP / (3 * one)) ** 0.5, *_SIDES))
 
 
-def pairs_of(one: int, latent: int) -> int:
-    """How many geodesics a report holds, for a decoder of ``one`` multiplications: a fixed rule; 0 for a huge one."""
-    each = one * (1 + latent)
-    return 0 if each > _ONE else int(np.clip(_SECTION / each, 1, _SCATTERED))
+def pairs_of(one: float, latent: int) -> int:
+    """How many geodesics a report holds where a point costs ``one``: a fixed rule; 0 where that is too much."""
+    return min(_SCATTERED, int(_SECTION / (one * (1 + latent))))

@@ -14,7 +14,6 @@ from torch import Tensor
 from vaelid import geometry
 from vaelid.errors import command, first_line
 from vaelid.geometry import Embedding, Geodesics, Graph
-from vaelid.model import VAE
 from vaelid.random import Key
 from vaelid.report import answers, manifolds
 from vaelid.report.charts import TILES, Chart, along, kinds, pairs_of, side_of, straight, work
@@ -76,11 +75,9 @@ def compared(
     return manifolds.features(drawn, [look.features[cell] for cell in most], look.expected), said
 
 
-def map_of(
-    model: VAE, chart: Chart, found: Geodesics | None, labels: np.ndarray | None, name: str, context: Tensor | None
-) -> Figure:
-    """The map of the metric's volume on a chart, with paths."""
-    side = side_of(work(model, context))
+def map_of(chart: Chart, found: Geodesics | None, labels: np.ndarray | None, name: str) -> Figure:
+    """The map of the metric's volume on a chart, with paths; points are coloured by labels of that name."""
+    side = side_of(work(chart.f, len(chart.names)))
     return manifolds.volume_map(chart, side, found, labels, name, _KEY.fold("map"))
 
 
@@ -94,19 +91,19 @@ def _section(material: Material) -> Section:
     labels = None if labels is None else np.asarray(labels)[material.index[usable]]
     context = look.typical()
     f = geometry.embedding(model, context)
-    unlike, name = kinds(z, labels), material.dataset.label_name or "label"
     notes = [about(f.name) + (f" The decoder is looked at given {look.held}." if look.held else "")]
+    count = pairs_of(work(f, z.shape[1]), z.shape[1])
+    if not count:
+        further = command("map", material.run.path)
+        return Section(
+            TITLE, [f"Paths through a decoder as large as this one take too long for a report. See: {further}"]
+        )
+    unlike, name = kinds(z, labels), material.dataset.label_name or "label"
     chart = Chart.of(f, z)
     found = chart.paths(unlike)
-    figure = map_of(model, chart, found, labels, name, context)
+    figure = map_of(chart, found, labels, name)
     alt = "Map of the volume of the metric under the latent means of test rows, with shortest paths and straight lines"
     shown = [Shown(raster(figure, alt), said_of(chart, found))]
-    count = pairs_of(work(model, context), z.shape[1])
-    if not count:
-        further = command("geodesic", material.run.path, "--from", "I", "--to", "J")
-        return Section(
-            TITLE, [*notes, f"The decoder is too large for paths in a report; to find one: {further}"], shown
-        )
     unlike, random = unlike[: min(_STRIPS, count)], _random(len(z), count)
     ends = np.concatenate((unlike, random))
     a, b = z[ends[:, 0]], z[ends[:, 1]]
