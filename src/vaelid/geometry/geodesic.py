@@ -25,7 +25,7 @@ TOLERANCE = 1e-3
 ITERATIONS = 100
 TOGETHER = 512  # pairs that are solved at once
 OnProgress = Callable[[int, int], None]
-_COARSE = 1e-2  # tolerance half way to the full number of segments; the long way is gone at a quarter of them
+_COARSE = (3e-3, 1e-2)  # tolerances at a quarter and at half of the segments, where most of the way is gone cheaply
 
 
 @final
@@ -196,10 +196,10 @@ def _search(f: Embedding, begin: Tensor, direct: Tensor, tolerance: float, itera
     if line.any():
         nodes = begin[line]
         coarse = nodes
-        for count, enough in ((segments // 4, tolerance), (segments // 2, max(tolerance, _COARSE))):
+        for count, enough in zip((segments // 4, segments // 2), _COARSE, strict=True):
             if count < 2:  # nothing would be free
                 continue
-            found = minimise(f, curves.refined(coarse, count), enough, iterations)
+            found = minimise(f, curves.refined(coarse, count), max(tolerance, enough), iterations)
             coarse, spent[line] = found.nodes, spent[line] + found.iterations
         fine = curves.refined(coarse, segments)
         better = f.path_energy(fine) < f.path_energy(nodes)  # few segments may have leapt over what many cannot

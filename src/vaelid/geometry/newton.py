@@ -19,10 +19,10 @@ from torch import Tensor
 from vaelid.geometry.blocks import Solution, System, assemble, put, sloped, solve, taken
 from vaelid.geometry.manifold import Embedding
 
-_MANY = 6  # as many Gauss–Newton steps cost more than one with exact second derivatives and the rest of it
+_MANY, _MANY_KEPT = 6, 25  # steps that cost more than one with exact second derivatives; where a matrix is kept
 _SEARCH = 4  # solves, at most, for the damping that gives a step its length
 _FEW = 4  # latents, at most, for which a Jacobian is worth more than a look
-_OLD = 4  # steps, at most, with one matrix
+_OLD = 8  # steps, at most, with one matrix
 _SHORTEST = 1e-7  # radius, of the size of a curve, at which nothing is left to try
 
 
@@ -146,13 +146,14 @@ def _stepped(f: Embedding, state: _State, newton: Solution, relative: Tensor, to
     step, damping = _within(system, newton, radius, state.damping)
     free = damping == 0
     rate = (relative / state.before).clamp(1e-3, 0.999)
-    slow = free & (state.age == 0) & ((tolerance / relative).log() / rate.log() > _MANY) & state.before.isfinite()
+    eager = state.nodes.shape[2] <= _FEW
+    ahead = (tolerance / relative).log() / rate.log()  # steps to come, if they go on as the last one
+    slow = free & (state.age == 0) & state.before.isfinite() & (ahead > (_MANY if eager else _MANY_KEPT))
     if slow.any():
         step = _exact(f, state.nodes, system, step, slow, radius)
     length = step.step[..., 0].norm(dim=2).amax(1).double()
     trial = state.nodes.clone()
     trial[:, 1:-1] += step.step[..., 0]
-    eager = trial.shape[2] <= _FEW
     found = assemble(f, trial) if eager else None
     reached = f.path_energy(trial) if found is None else found.energy
     fall = system.energy - reached
