@@ -65,13 +65,18 @@ def compared(
                 Strip(f"{pair.name}{name}, length {number(size)}", look.colours(values) if image else values, at)
             )
     if image:
-        return manifolds.strips(found), f"Decoded at equal steps of length ({look.expected}); below, the distances."
+        return manifolds.strips(found), (
+            f"{look.expected} at equal steps of length between the latent means of two rows; below the tiles, the "
+            "distance from the start."
+        )
     first = [Strip(strip.name, strip.values.reshape(_FINE, -1), strip.lengths) for strip in found[:2]]
     _, spread = look.spread()
     moved = np.ptp(np.concatenate([strip.values for strip in first]), axis=0) / np.where(spread > 0, spread, 1.0)
     most = np.argsort(-np.nan_to_num(moved, nan=-1.0), kind="stable")[:_FEATURES]
     drawn = [Strip(strip.name, strip.values[:, most], strip.lengths) for strip in first]
-    said = f"The features that change most, {look.expected} in the data's own units."
+    said = (
+        f"The features that change most between the latent means of two rows: {look.expected} in the data's own units."
+    )
     return manifolds.features(drawn, [look.features[cell] for cell in most], look.expected), said
 
 
@@ -104,7 +109,8 @@ def _section(material: Material) -> Section:
     figure = map_of(chart, found, labels, name)
     alt = "Map of the volume of the metric under the latent means of test rows, with shortest paths and straight lines"
     shown = [Shown(raster(figure, alt), said_of(chart, found))]
-    unlike, random = unlike[: min(_STRIPS, count)], _random(len(z), count)
+    random = _random(len(z), count)
+    unlike = unlike[: min(_STRIPS, count)] if len(unlike) else random[:1]
     ends = np.concatenate((unlike, random))
     a, b = z[ends[:, 0]], z[ends[:, 1]]
     paths = geometry.geodesic(f, a, b, graph=Graph.build(f, z))
@@ -115,17 +121,16 @@ def _section(material: Material) -> Section:
     figure, said = compared(look, f, pairs, lengths[: len(pairs)], context)
     alt = "What is decoded at equal steps of length along shortest paths and along straight lines"
     picture = raster(figure, alt) if material.dataset.kind == "image" else vector(figure, alt)
-    shown.append(
-        Shown(picture, f"{said} The two rows of a pair are the ends; above the path found, below the straight line.")
-    )
+    shown.append(Shown(picture, said))
     sample = slice(len(unlike), None)
     converged = paths.converged.numpy(force=True)[sample]
     apart = (a - b).norm(dim=1).double().numpy(force=True)[sample]
     if len(random) >= _FEWEST:
         good = np.isfinite(lengths[sample, 0])
-        rank = float(spearmanr(apart[good], lengths[sample, 0][good]).statistic) if good.sum() > 2 else float("nan")
+        x, y = apart[good], lengths[sample, 0][good]
+        rank = float(spearmanr(x, y).statistic) if min(len(np.unique(x)), len(np.unique(y))) > 1 else float("nan")
         said = f"Each point one of {len(random)} pairs of test rows, chosen at random; rank correlation {number(rank)}."
-        figure = manifolds.scatter(apart[good], lengths[sample, 0][good], converged[good])
+        figure = manifolds.scatter(x, y, converged[good])
         shown.append(Shown(vector(figure, "Lengths of shortest paths against Euclidean distances"), said))
     values = [paths.chord.numpy(force=True)[sample], *lengths[sample].T, paths.error.numpy(force=True)[sample]]
     return Section(TITLE, notes, shown, [_table(values, converged)])
