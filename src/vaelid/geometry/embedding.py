@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from vaelid import checks
-from vaelid.distributions import Distribution
+from vaelid.distributions import DiscretizedLogistic, Distribution
 from vaelid.errors import InputError, InputTypeError
+from vaelid.geometry.forward import cellwise
 from vaelid.geometry.manifold import Embedding, as_manifold
 from vaelid.geometry.targets import Flat, Hyperbolic, Product
 from vaelid.model import VAE, settled
@@ -66,7 +67,15 @@ def embedding(model: VAE, context: Any = None) -> Embedding:
 def mean_embedding(model: VAE, context: Any = None) -> Embedding:
     """φ = E[x|z] in the data's own units, flat: G = JᵀJ of the decoder's mean (Shao et al. 2018, Chen et al. 2018)."""
     decode = decoder_of(_model(model), context)
-    function = lambda z: decode(z).mean.flatten(1)  # noqa: E731
+
+    def function(z: Tensor) -> Tensor:
+        p = decode(z)
+        if isinstance(p, DiscretizedLogistic):  # whose mean is a sum over all levels
+            mean = cellwise(lambda loc, scale: replace(p, loc=loc, log_scale=scale).mean, p.loc, p.log_scale)
+        else:
+            mean = p.mean
+        return mean.flatten(1)
+
     return Embedding(function, "metric of the decoder's mean E[x|z]", model.prior.latent, _like(model))
 
 

@@ -115,6 +115,21 @@ def _anything(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return pytree.tree_unflatten([_Jet.of(value, tangent) for value, tangent in pairs], shape)
 
 
+def cellwise(g: Callable[..., Tensor], *cells: Tensor) -> Tensor:
+    """g of tensors of one shape, elementwise in each: with its slopes taken once, not along every direction."""
+    if not any(type(each) is _Jet for each in cells):
+        return g(*cells)
+    with torch._C.DisableTorchFunctionSubclass():
+        values = [_plain(each) for each in cells]
+        out, moved = g(*values), None
+        for place, jet in enumerate(cells):
+            if type(jet) is _Jet:
+                one = lambda x, place=place: g(*values[:place], x, *values[place + 1 :])  # noqa: E731
+                slope = derivative(one, values[place], torch.ones_like(values[place]))[1]
+                moved = slope * jet.tangents if moved is None else moved + slope * jet.tangents
+        return out if moved is None else _Jet.of(out, moved)
+
+
 _CONSTANT = {Tensor.detach, torch.detach, torch.zeros_like, torch.ones_like, torch.full_like, Tensor.new_tensor}
 
 
