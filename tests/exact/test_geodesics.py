@@ -368,7 +368,6 @@ def test_saddles_are_no_minima() -> None:
     assert around.tie.tolist() == [True]
 
 
-
 # -- potentials --------------------------------------------------------------------------------------------------------
 
 

@@ -14,7 +14,7 @@ from vaelid.geometry.blocks import System, assemble, solve
 from vaelid.geometry.geodesic import ITERATIONS, SEGMENTS, TOLERANCE, geodesic
 from vaelid.geometry.graph import Graph
 from vaelid.geometry.manifold import Embedding, prepare, tensor
-from vaelid.geometry.newton import Status
+from vaelid.geometry.newton import Status, damped
 
 
 @final
@@ -112,11 +112,9 @@ def frechet_mean(
 
 def _star(system: System, share: Tensor, damping: float) -> tuple[Tensor, float]:
     """A step of all inner nodes and the common end, (n, N, d), and the squared decrement of the weighted energy."""
-    scale = system.diagonal.diagonal(dim1=-2, dim2=-1).mean(-1)
+    diagonal = damped(system, torch.full_like(system.energy, damping))
     inner = system.gradient[:, :-1]
-    eye = torch.eye(system.diagonal.shape[-1], dtype=scale.dtype, device=scale.device)
-    ridge = 10 * torch.finfo(scale.dtype).eps * scale
-    diagonal = system.diagonal * (1 + damping) + ((damping * scale + ridge)[..., None, None]) * eye
+    eye = torch.eye(diagonal.shape[-1], dtype=diagonal.dtype, device=diagonal.device)
     # the inner nodes' answer to the gradient, and to a unit step of the end along each axis
     load = torch.zeros(*inner.shape, len(eye), dtype=inner.dtype, device=inner.device)
     load[:, -1] = system.upper[:, -1]

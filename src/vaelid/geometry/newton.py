@@ -19,10 +19,10 @@ from torch import Tensor
 from vaelid.geometry.blocks import Solution, System, assemble, put, sloped, solve, taken
 from vaelid.geometry.manifold import Embedding
 
-_MANY, _MANY_KEPT = 6, 25  # steps that cost more than one with exact second derivatives; where a matrix is kept
+_MANY, _MANY_KEPT = 6, 60  # steps that cost more than one with exact second derivatives; where a matrix is kept
 _SEARCH = 4  # solves, at most, for the damping that gives a step its length
 _FEW = 4  # latents, at most, for which a Jacobian is worth more than a look
-_OLD = 8  # steps, at most, with one matrix
+_OLD, _TRUE = 8, 0.25  # steps, at most, with one matrix, while the energy falls by that share of what it promises
 _SHORTEST = 1e-7  # radius, of the size of a curve, at which nothing is left to try
 
 
@@ -170,7 +170,7 @@ def _stepped(f: Embedding, state: _State, newton: Solution, relative: Tensor, to
     if found is not None:
         put(system, rows, taken(found, rows))
         return state
-    kept = better & (agreement > 0.5) & (state.age < _OLD)
+    kept = better & (agreement > _TRUE) & (state.age < _OLD)
     if kept.any():
         rows = kept.nonzero()[:, 0]
         put(system, rows, sloped(f, state.nodes[rows], taken(system, rows)))
@@ -210,13 +210,19 @@ def _scale(system: System) -> Tensor:
     return system.diagonal.diagonal(dim1=-2, dim2=-1).mean(-1)
 
 
+def damped(system: System, damping: Tensor, exact: Tensor | None = None) -> Tensor:
+    """The blocks on the diagonal, or exact ones, with damping in units of their size, (n,), and a ridge of rounding's.
+
+    The ridge goes by each coordinate's own size: latents that hardly move φ are known as exactly as others.
+    """
+    own = system.diagonal.diagonal(dim1=-2, dim2=-1)
+    ridge = damping.to(own)[:, None, None] * own.mean(-1, keepdim=True) + 10 * torch.finfo(own.dtype).eps * own
+    return (system.diagonal if exact is None else exact) + torch.diag_embed(ridge)
+
+
 def _solve(system: System, damping: Tensor, exact: Tensor | None = None) -> Solution:
-    """A step with damping, in units of the blocks, on the diagonal, and a ridge of rounding's size."""
-    diagonal = system.diagonal if exact is None else exact
-    scale = _scale(system)
-    ridge = (damping.to(scale)[:, None] + 10 * torch.finfo(scale.dtype).eps) * scale
-    eye = torch.eye(diagonal.shape[-1], dtype=scale.dtype, device=scale.device)
-    return solve(diagonal + ridge[..., None, None] * eye, system.upper, system.gradient.unsqueeze(-1))
+    """The step of a damped system."""
+    return solve(damped(system, damping, exact), system.upper, system.gradient.unsqueeze(-1))
 
 
 def _promise(system: System, solution: Solution, damping: Tensor) -> _Step:
