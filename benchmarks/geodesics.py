@@ -93,8 +93,8 @@ def main() -> None:
     }
     either = int((right["geodesic"] != right["Euclidean"]).sum())
     shares = ", ".join(f"{hits.mean():.1%} {name}" for name, hits in right.items())
-    print(f"  nearest neighbour of {asked.queries} test rows, the {AMONG} Euclidean-nearest of {len(train):,} training rows "
-          f"measured: label right {shares}; they differ on {either}; converged "
+    print(f"  nearest neighbour of {asked.queries} test rows, the {AMONG} Euclidean-nearest of {len(train):,} training "
+          f"rows measured: label right {shares}; they differ on {either}; converged "
           f"{near.converged.double().mean():.1%}; {1e3 * seconds / asked.queries:.0f} ms per query")  # fmt: skip
 
 
