@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import numpy as np
@@ -12,9 +12,22 @@ from torch import Tensor
 
 from vaelid import checks
 from vaelid.errors import InputError
-from vaelid.geometry.geodesic import ITERATIONS, SEGMENTS, TOLERANCE, OnProgress, geodesic
+from vaelid.geometry import curves
+from vaelid.geometry.geodesic import (
+    ITERATIONS,
+    PER_PAIR,
+    SEGMENTS,
+    TOLERANCE,
+    Geodesics,
+    OnProgress,
+    geodesic,
+    refined_from,
+)
 from vaelid.geometry.graph import NEIGHBOURS, Graph
 from vaelid.geometry.manifold import Embedding, prepare
+
+_ROUNDS = 3  # of new searches from ways over a third point
+_SLACK = 1e-3  # of a length, by which such a way has to be shorter
 
 
 @final
@@ -51,13 +64,20 @@ class Distances:
         A distance satisfies the triangle inequality, so where it fails a path that was found is not the shortest one.
         """
         d = self.length.numpy(force=True)
-        best = np.full_like(d, np.inf)
-        for k in range(len(d)):
-            over = d[:, k, None] + d[None, k]
-            over[k], over[:, k] = np.inf, np.inf
-            np.minimum(best, over, out=best)
+        best, _ = _over_third(d)
         upper = np.triu_indices(len(d), 1)
         return int((d[upper] > (1 + slack) * best[upper]).sum()), len(upper[0])
+
+
+def _over_third(d: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The shortest way between two points over a third one, and that point, (n, n) each."""
+    best, via = np.full_like(d, np.inf), np.zeros(d.shape, dtype=int)
+    for k in range(len(d)):
+        over = d[:, k, None] + d[None, k]
+        over[k], over[:, k] = np.inf, np.inf
+        via[over < best] = k
+        np.minimum(best, over, out=best)
+    return best, via
 
 
 def distances(
@@ -71,6 +91,8 @@ def distances(
     on_progress: OnProgress | None = None,
 ) -> Distances:
     """Geodesic distances between all points z (n, d): a graph of neighbours, Dijkstra's paths, each refined.
+
+    Where a way over a third point turns out shorter than the path found, the search is taken up again from there.
 
     n points are n (n − 1) / 2 pairs of 10 to 100 ms each; `Graph.distances` alone, lengths along edges, is far cheaper
     and an upper bound.
@@ -103,6 +125,8 @@ def distances(
             iterations=iterations,
             on_progress=on_progress,
         )
+    if found is not None and isinstance(f, Embedding):
+        found = _shortened(f, found, n, tolerance, iterations)
 
     def square(name: str, diagonal: float) -> Tensor:
         matrix = torch.full((n, n), diagonal, dtype=torch.float64)
@@ -187,3 +211,33 @@ def nearest(
     length, done = (values.view(len(queries), among) for values in (found.length, found.converged))
     order = length.nan_to_num(nan=torch.inf).argsort(dim=1, stable=True)[:, :k]
     return Neighbours(near.gather(1, order), length.gather(1, order), near[:, :k], done.all(1))
+
+
+def _shortened(f: Embedding, found: Geodesics, n: int, tolerance: float, iterations: int) -> Geodesics:
+    """Paths between all pairs of n points, searched for again from the way over a third point where that is shorter."""
+    first, second = np.triu_indices(n, 1)
+    place = np.zeros((n, n), dtype=int)
+    place[first, second] = place[second, first] = np.arange(len(first))
+    columns = {name: getattr(found, name).clone() for name in PER_PAIR}
+    for _ in range(_ROUNDS):
+        d = np.zeros((n, n))
+        d[first, second] = d[second, first] = np.nan_to_num(columns["length"].numpy(force=True), nan=np.inf)
+        best, via = _over_third(d)
+        longer = np.flatnonzero(d[first, second] > (1 + _SLACK) * best[first, second])
+        if not len(longer):
+            break
+        i, j = first[longer], second[longer]
+        k = via[i, j]
+        halves = []
+        for start, end in ((i, k), (k, j)):
+            path = columns["path"][place[start, end]]
+            halves.append(torch.where(torch.from_numpy(start > end).to(path.device)[:, None, None], path.flip(1), path))
+        whole = torch.cat((halves[0], halves[1][:, 1:]), 1)
+        values = f.values(whole.flatten(0, 1)).view(*whole.shape[:2], -1)
+        steps = f.target.residual(values[:, :-1], values[:, 1:]).norm(dim=-1).double()
+        again = refined_from(f, curves.by_length(whole, steps, halves[0].shape[1] - 1), tolerance, iterations)
+        rows = torch.from_numpy(longer).to(again.length.device)
+        better = again.converged & (again.length < columns["length"][rows])
+        for name, column in columns.items():
+            column[rows[better]] = getattr(again, name)[better]
+    return replace(found, **columns)

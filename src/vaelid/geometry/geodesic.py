@@ -99,7 +99,7 @@ class Geodesics:
         return "\n".join(lines)
 
 
-_PER_PAIR = [field.name for field in fields(Geodesics) if field.name != "metric"]
+PER_PAIR = [field.name for field in fields(Geodesics) if field.name != "metric"]
 
 
 def geodesic(
@@ -156,7 +156,7 @@ def geodesic(
         found.append(_solved(f, a[rows], b[rows], graph, segments, tolerance, iterations, starts, key))
         if on_progress is not None:
             on_progress(min(len(found) * TOGETHER, len(a)), len(a))
-    tensors = {name: torch.cat([getattr(part, name) for part in found]) for name in _PER_PAIR}
+    tensors = {name: torch.cat([getattr(part, name) for part in found]) for name in PER_PAIR}
     return Geodesics(**tensors, metric=f.name)
 
 
@@ -187,6 +187,14 @@ def _solved(
     direct = torch.cat([by_graph] + [torch.ones_like(by_graph)] * (starts - 1))
     best = choose(f, _search(f, torch.cat(tries), direct, tolerance, iterations), starts)
     return _described(f, best.minimum, line, by_graph & best.first, best.count, best.tie)
+
+
+def refined_from(f: Embedding, start: Tensor, tolerance: float, iterations: int) -> Geodesics:
+    """Paths from given curves (n, N + 1, d)."""
+    line = curves.straight(start[:, 0], start[:, -1], start.shape[1] - 1)
+    found = minimise(f, start, tolerance, iterations)
+    one = torch.ones_like(found.iterations)
+    return _described(f, found, line, one.bool(), one, ~one.bool())
 
 
 def _search(f: Embedding, begin: Tensor, direct: Tensor, tolerance: float, iterations: int) -> Minimum:
