@@ -112,7 +112,7 @@ def edit(path, old, new):
 CASES = {
     # the call
     "no such command": ("trian digits", "'trian'", "Did you mean 'train'?"),
-    "no command at all like it": ("zzz", "'zzz'", "Known: compare, encode"),
+    "no command at all like it": ("zzz", "'zzz'", "Known: compare, distances, encode"),
     "option before the command": ("--quiet train digits", "--quiet", "train digits --quiet"),
     "unknown option": ("train digits --laten 3", "--laten", "Did you mean --latent?"),
     "unknown option of sample": ("sample {}/digits --sed 3", "--sed", "Did you mean --seed?"),

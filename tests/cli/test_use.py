@@ -210,7 +210,8 @@ def test_help_has_a_line_for_every_flag(call, here):
     assert call().out == front.out
     commands = [line.split()[0] for line in front.out.split("Commands:\n")[1].splitlines()]
     assert commands == [
-        "train", "evaluate", "evidence", "encode", "reconstruct", "sample", "report", "info", "compare",
+        "train", "evaluate", "evidence", "encode", "reconstruct", "sample", "geodesic", "map", "distances", "report",
+        "info", "compare",
     ]  # fmt: skip
     for command in commands:
         text = call(command, "--help").out

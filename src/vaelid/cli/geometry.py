@@ -28,9 +28,7 @@ METRICS: dict[str, Callable[[VAE, Any], Embedding]] = {
 _SEGMENTS = 32
 _MAPPED = 1000  # rows of a map, at most
 
-Metric = Annotated[
-    str, typer.Option("--metric", metavar="NAME", help="fisher, mean, or moments (mean and standard deviation).")
-]
+Metric = Annotated[str, typer.Option("--metric", metavar="NAME", help="fisher, mean or moments.")]
 Png = Annotated[Path, typer.Option("--out", metavar="PNG", help="Picture to write.")]
 
 
@@ -68,9 +66,9 @@ def geodesic(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Shortest path in latent space between two rows of the run's data, named by their numbers in the source.
+    """Shortest path between two rows in latent space.
 
-    The search starts from a path through the latent means of training rows, or from the straight line. A conditional
+    Rows are those of the run's data, named by their numbers in the source. The search starts from a path through the latent means of training rows, or from the straight line. A conditional
     model is looked at given the context of row I.
     """
     output = Output(json, quiet)
@@ -113,9 +111,9 @@ def map_(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Map of the metric's volume, log √det G, under the latent means of test rows, with shortest paths.
+    """Map of the metric's volume with test rows and paths.
 
-    With more than two latents it is a slice, the plane in which the latent means vary most; with one, log √G along it.
+    The volume, log √det G, lies under the latent means of test rows. With more than two latents it is a slice, the plane in which the latent means vary most; with one, log √G along it.
     """
     output = Output(json, quiet)
     _check_metric(metric)

@@ -7,7 +7,6 @@ from typing import Any, final
 
 import numpy as np
 import torch
-from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
 from vaelid import checks
@@ -23,7 +22,7 @@ from vaelid.geometry.geodesic import (
     geodesic,
     refined_from,
 )
-from vaelid.geometry.graph import NEIGHBOURS, Graph
+from vaelid.geometry.graph import NEIGHBOURS, Graph, nearest_places
 from vaelid.geometry.manifold import Embedding, prepare
 
 _ROUNDS = 3  # of new searches from ways over a third point
@@ -196,8 +195,7 @@ def nearest(
     k, among = checks.positive_int(k, "k"), checks.positive_int(among, "among")
     if not k <= among <= len(z):
         raise InputError(f"k = {k} of among = {among} candidates out of {len(z)} points", "k ≤ among ≤ points")
-    search = NearestNeighbors(n_neighbors=among).fit(z.cpu().double().numpy())
-    near = torch.from_numpy(search.kneighbors(queries.cpu().double().numpy(), return_distance=False)).to(z.device)
+    near = torch.from_numpy(nearest_places(z, queries, among)).to(z.device)
     found = geodesic(
         f,
         queries.repeat_interleave(among, 0),
@@ -221,7 +219,7 @@ def _shortened(f: Embedding, found: Geodesics, n: int, tolerance: float, iterati
     columns = {name: getattr(found, name).clone() for name in PER_PAIR}
     for _ in range(_ROUNDS):
         d = np.zeros((n, n))
-        d[first, second] = d[second, first] = np.nan_to_num(columns["length"].numpy(force=True), nan=np.inf)
+        d[first, second] = d[second, first] = columns["length"].nan_to_num(torch.inf, torch.inf).numpy(force=True)
         best, via = _over_third(d)
         longer = np.flatnonzero(d[first, second] > (1 + _SLACK) * best[first, second])
         if not len(longer):

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import connected_components, dijkstra
-from sklearn.neighbors import NearestNeighbors
+from scipy.spatial import KDTree
 from torch import Tensor
 
 from vaelid import checks
@@ -54,7 +54,10 @@ class Graph:
             raise InputError(f"a graph of {len(z)} point", "two points or more")
         neighbours = min(checks.positive_int(neighbours, "the number of neighbours"), len(z) - 1)
         places = z.cpu().double().numpy()
-        near = NearestNeighbors(n_neighbors=neighbours).fit(places).kneighbors(return_distance=False)
+        near = nearest_places(z, z, neighbours + 1)
+        # itself comes last, and goes; where points coincide it may not have been among them
+        other = np.argsort(near == np.arange(len(z))[:, None], axis=1, kind="stable")[:, :neighbours]
+        near = np.take_along_axis(near, other, axis=1)
         start, end = np.repeat(np.arange(len(z)), neighbours), near.ravel()
         start, end = _joined(places, start, end)
         embedded = manifold.values(z)
@@ -108,8 +111,7 @@ class Graph:
     def _with(self, ends: Tensor) -> csr_array:
         """The edges, and those of further points to their neighbours."""
         count = len(self.points)
-        search = NearestNeighbors(n_neighbors=self.neighbours).fit(self.points.cpu().double().numpy())
-        near = search.kneighbors(ends.cpu().double().numpy(), return_distance=False)
+        near = nearest_places(self.points, ends, self.neighbours)
         start, end = np.repeat(np.arange(len(ends)), self.neighbours), near.ravel()
         own = self.f.values(ends)
         length = _edges(self.f, ends, own, self.points, self.embedded, torch.from_numpy(start), torch.from_numpy(end))
@@ -117,6 +119,13 @@ class Graph:
         rows = np.pad(self.edges.indptr, (0, len(ends)), mode="edge")
         grown = csr_array((self.edges.data, self.edges.indices, rows), (size, size))
         return grown + _matrix(length, start + count, end, size)
+
+
+def nearest_places(points: Tensor, queries: Tensor, count: int) -> np.ndarray:
+    """Which of the points (n, d) are nearest to each query (m, d), nearest first: (m, count)."""
+    places, wanted = (x.cpu().double().numpy() for x in (points, queries))
+    near: np.ndarray = KDTree(places).query(wanted, k=np.arange(1, count + 1))[1]
+    return near
 
 
 def _edges(f: Embedding, z: Tensor, at: Tensor, w: Tensor, there: Tensor, i: Tensor, j: Tensor) -> Tensor:
@@ -151,12 +160,12 @@ def _joined(places: np.ndarray, start: np.ndarray, end: np.ndarray) -> tuple[np.
         return start, end
     largest = np.bincount(label).argmax()
     main = np.flatnonzero(label == largest)
-    search = NearestNeighbors(n_neighbors=1).fit(places[main])
+    search = KDTree(places[main])
     for part in range(parts):
         if part == largest:
             continue
         rows = np.flatnonzero(label == part)
-        gap, near = search.kneighbors(places[rows])
-        best = gap[:, 0].argmin()
-        start, end = np.append(start, rows[best]), np.append(end, main[near[best, 0]])
+        gap, near = search.query(places[rows])
+        best = gap.argmin()
+        start, end = np.append(start, rows[best]), np.append(end, main[near[best]])
     return start, end
