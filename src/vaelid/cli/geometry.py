@@ -68,8 +68,9 @@ def geodesic(
 ) -> None:
     """Shortest path between two rows in latent space.
 
-    Rows are those of the run's data, named by their numbers in the source. The search starts from a path through the latent means of training rows, or from the straight line. A conditional
-    model is looked at given the context of row I.
+    Rows are those of the run's data, named by their numbers in the source. The search starts from a path through
+    the latent means of training rows, or from the straight line. A conditional model is looked at given the context
+    of row I.
     """
     output = Output(json, quiet)
     _check_metric(metric)
@@ -113,7 +114,8 @@ def map_(
 ) -> None:
     """Map of the metric's volume with test rows and paths.
 
-    The volume, log √det G, lies under the latent means of test rows. With more than two latents it is a slice, the plane in which the latent means vary most; with one, log √G along it.
+    The volume, log √det G, lies under the latent means of test rows. With more than two latents it is a slice, the
+    plane in which the latent means vary most; with one, log √G along it.
     """
     output = Output(json, quiet)
     _check_metric(metric)
