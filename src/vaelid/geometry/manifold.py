@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Iterable
+import itertools
 from dataclasses import dataclass, field, replace
 from typing import Any, Self, final
 
@@ -13,11 +13,10 @@ from torch import Tensor, nn
 
 from vaelid.errors import InputError, InputTypeError, first_line
 from vaelid.geometry import forward
+from vaelid.geometry.forward import Function
 from vaelid.geometry.targets import Flat, Target
 from vaelid.model import settled
 from vaelid.networks.products import FastProducts
-
-Function = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -281,17 +280,11 @@ def as_manifold(f: Any) -> Manifold:
                 out: Tensor = module(z)
             return out
 
-        held = next((tensor for tensor in parameters_of(f) if tensor.is_floating_point()), None)
+        held = next((each for each in itertools.chain(f.parameters(), f.buffers()) if each.is_floating_point()), None)
         return Embedding(call, type(f).__name__, like=None if held is None else held.detach()[..., :0])
     if not callable(f):
         raise InputTypeError(f"a {type(f).__name__}", "vaelid.geometry.embedding(model), or a function of z")
     return Embedding(f, getattr(f, "__name__", "a function of z").replace("<lambda>", "a function of z"))
-
-
-def parameters_of(module: nn.Module) -> Iterable[Tensor]:
-    """Parameters, then buffers."""
-    yield from module.parameters()
-    yield from module.buffers()
 
 
 def pairs(a: Tensor, b: Tensor, names: tuple[str, str] = ("a", "b")) -> tuple[Tensor, Tensor]:

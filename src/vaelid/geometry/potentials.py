@@ -16,7 +16,8 @@ from torch import Tensor
 from vaelid import checks
 from vaelid.errors import InputError
 from vaelid.geometry.embedding import decoder_of, mean_embedding
-from vaelid.geometry.manifold import Embedding, Function, as_manifold
+from vaelid.geometry.forward import Function
+from vaelid.geometry.manifold import Embedding, as_manifold
 from vaelid.geometry.targets import Stretched
 from vaelid.model import VAE
 
