@@ -211,7 +211,7 @@ def test_help_has_a_line_for_every_flag(call, here):
     commands = [line.split()[0] for line in front.out.split("Commands:\n")[1].splitlines()]
     assert commands == [
         "train", "evaluate", "evidence", "encode", "reconstruct", "sample", "geodesic", "map", "distances", "report",
-        "info", "compare",
+        "info", "compare", "lesson", "studio",
     ]  # fmt: skip
     for command in commands:
         text = call(command, "--help").out

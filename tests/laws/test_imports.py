@@ -27,11 +27,12 @@ FLOORS: list[list[str]] = [
     ["training"],
     ["runs"],
     ["tasks", "interop", "recipes"],
-    ["report", "studio", "lesson"],
+    ["report", "serving"],
+    ["studio", "lesson"],
     ["cli"],
     ["__main__"],
 ]
-SIDEWAYS = {("evidence", "objectives"), ("diagnostics", "evidence")}
+SIDEWAYS = {("evidence", "objectives"), ("diagnostics", "evidence"), ("lesson", "studio")}
 LEVEL = {name: level for level, names in enumerate(FLOORS) for name in names}
 MODULES = sorted(ROOT.rglob("*.py"))
 

@@ -16,7 +16,7 @@ import torch
 import typer
 
 import vaelid
-from vaelid.cli import evidence, geometry, inspect, train, use
+from vaelid.cli import evidence, faces, geometry, inspect, train, use
 from vaelid.cli.mistakes import WRONG_PATH, check_command, usage
 from vaelid.cli.output import complain
 from vaelid.errors import InputError, Interrupted, RunError
@@ -34,6 +34,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "report": inspect.report,
     "info": inspect.info,
     "compare": inspect.compare,
+    "lesson": faces.lesson,
+    "studio": faces.studio,
 }
 
 app = typer.Typer(

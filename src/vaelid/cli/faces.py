@@ -1,0 +1,95 @@
+"""Commands that serve pages on this machine: ``studio lesson``."""
+
+from __future__ import annotations
+
+import webbrowser
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vaelid.cli.arguments import Json, Quiet, opened, whole
+from vaelid.cli.output import Output
+from vaelid.errors import InputError, command
+
+if TYPE_CHECKING:
+    from vaelid.serving import Desk, Site
+
+_Port = Annotated[int | None, typer.Option("--port", metavar="P", parser=whole, help="Port on 127.0.0.1.")]
+_Open = Annotated[bool, typer.Option("--open", help="Show it in the browser.")]
+
+
+def studio(
+    paths: Annotated[list[Path], typer.Argument(metavar="RUN", help="Run folders.")],
+    port: _Port = None,
+    open_: _Open = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Look around in the latent space of runs, in the browser.
+
+    Serves on 127.0.0.1 until Ctrl-C. The address holds a token of this launch; nobody gets in without it.
+    """
+    for path in paths:
+        opened(path)
+    _serve("studio", paths, port, open_, Output(json, quiet))
+
+
+def lesson(
+    path: Annotated[
+        Path | None, typer.Argument(metavar="[RUN]", help="Run folder; a model that comes along if none.")
+    ] = None,
+    port: _Port = None,
+    open_: _Open = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Bayesian inference and the VAE, told over a model, in the browser.
+
+    Every figure is computed from the run; without one, from a small model of digits that comes with vaelid.
+    """
+    if path is not None:
+        opened(path)
+    _serve("lesson", [] if path is None else [path], port, open_, Output(json, quiet))
+
+
+def _serve(home: str, paths: list[Path], port: int | None, open_: bool, output: Output) -> None:
+    """Serve both pages over runs, until Ctrl-C."""
+    from vaelid.serving import Page, serve  # other commands need no server
+
+    if port is not None and not 0 <= port < 1 << 16:
+        raise InputError(f"--port {port}", "0 to 65535, 0 for any that is free")
+
+    def ready(site: Site) -> None:
+        table = {"page": home, "address": site.address, "port": site.port, "runs": [str(path) for path in paths]}
+        output.result(table, [site.address])
+        output.say("Ctrl-C stops it.")
+        if open_:
+            webbrowser.open(site.address)
+
+    try:
+        serve({"studio": Page("vaelid studio", _studio(paths)), "lesson": Page("vaelid lesson", _lesson(paths))},
+              home, port, ready)  # fmt: skip
+    except KeyboardInterrupt:  # the way to stop it
+        output.say("stopped")
+
+
+def _studio(paths: list[Path]) -> Callable[[], Desk]:
+    def desk() -> Desk:
+        from vaelid import studio as face
+
+        if not paths:
+            raise InputError("no run", "run folders", f"type: {command('studio', 'RUN')}")
+        return face.Desk(paths)
+
+    return desk
+
+
+def _lesson(paths: list[Path]) -> Callable[[], Desk]:
+    def desk() -> Desk:
+        from vaelid import lesson as face
+
+        return face.Desk(paths)
+
+    return desk
