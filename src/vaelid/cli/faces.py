@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import webbrowser
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vaelid.cli.arguments import Json, Quiet, opened, whole
+from vaelid.cli.arguments import Device, Json, Quiet, opened, whole
 from vaelid.cli.output import Output
-from vaelid.errors import InputError, command
+from vaelid.errors import InputError
 
 if TYPE_CHECKING:
-    from vaelid.serving import Desk, Site
+    from vaelid.serving import Site
 
 _Port = Annotated[int | None, typer.Option("--port", metavar="P", parser=whole, help="Port on 127.0.0.1.")]
 _Open = Annotated[bool, typer.Option("--open", help="Show it in the browser.")]
@@ -24,6 +23,7 @@ def studio(
     paths: Annotated[list[Path], typer.Argument(metavar="RUN", help="Run folders.")],
     port: _Port = None,
     open_: _Open = False,
+    device: Device = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -32,8 +32,8 @@ def studio(
     Serves on 127.0.0.1 until Ctrl-C. The address holds a token of this launch; nobody gets in without it.
     """
     for path in paths:
-        opened(path)
-    _serve("studio", paths, port, open_, Output(json, quiet))
+        opened(path, device)
+    _serve("studio", paths, device, port, open_, Output(json, quiet))
 
 
 def lesson(
@@ -42,6 +42,7 @@ def lesson(
     ] = None,
     port: _Port = None,
     open_: _Open = False,
+    device: Device = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -50,11 +51,11 @@ def lesson(
     Every figure is computed from the run; without one, from a small model of digits that comes with vaelid.
     """
     if path is not None:
-        opened(path)
-    _serve("lesson", [] if path is None else [path], port, open_, Output(json, quiet))
+        opened(path, device)
+    _serve("lesson", [] if path is None else [path], device, port, open_, Output(json, quiet))
 
 
-def _serve(home: str, paths: list[Path], port: int | None, open_: bool, output: Output) -> None:
+def _serve(home: str, paths: list[Path], device: str | None, port: int | None, open_: bool, output: Output) -> None:
     """Serve both pages over runs, until Ctrl-C."""
     from vaelid.serving import Page, serve  # other commands need no server
 
@@ -68,28 +69,14 @@ def _serve(home: str, paths: list[Path], port: int | None, open_: bool, output: 
         if open_:
             webbrowser.open(site.address)
 
+    from vaelid import lesson as lessons  # these take a while to import
+    from vaelid import studio as studios
+
+    pages = {
+        "studio": Page("vaelid studio", lambda: studios.Desk(paths or [lessons.MODEL], device)),
+        "lesson": Page("vaelid lesson", lambda: lessons.Desk(paths, device)),
+    }
     try:
-        serve({"studio": Page("vaelid studio", _studio(paths)), "lesson": Page("vaelid lesson", _lesson(paths))},
-              home, port, ready)  # fmt: skip
+        serve(pages, home, port, ready)
     except KeyboardInterrupt:  # the way to stop it
         output.say("stopped")
-
-
-def _studio(paths: list[Path]) -> Callable[[], Desk]:
-    def desk() -> Desk:
-        from vaelid import studio as face
-
-        if not paths:
-            raise InputError("no run", "run folders", f"type: {command('studio', 'RUN')}")
-        return face.Desk(paths)
-
-    return desk
-
-
-def _lesson(paths: list[Path]) -> Callable[[], Desk]:
-    def desk() -> Desk:
-        from vaelid import lesson as face
-
-        return face.Desk(paths)
-
-    return desk

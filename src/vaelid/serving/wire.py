@@ -105,7 +105,7 @@ def _plain(value: Any, arrays: list[np.ndarray]) -> Any:
 def _portable(array: np.ndarray) -> np.ndarray:
     """An array of a type that browsers have: little-endian, no wider than they hold exactly."""
     if array.dtype == np.bool_:
-        return np.ascontiguousarray(array, dtype=np.uint8)
+        return np.asarray(array, np.uint8, order="C")
     if array.dtype.kind in "iu" and array.dtype.itemsize == 8:
-        return np.ascontiguousarray(array, dtype=np.float64)  # exact up to 2^53
-    return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+        return np.asarray(array, np.float64, order="C")  # exact up to 2^53
+    return np.asarray(array, array.dtype.newbyteorder("<"), order="C")
