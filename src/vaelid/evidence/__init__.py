@@ -9,6 +9,7 @@ from vaelid.evidence.gaps import Gaps, gaps
 from vaelid.evidence.importance import Importance, importance
 from vaelid.evidence.optimised import Optimised, optimise
 from vaelid.evidence.posterior import Posterior, posterior, predictive
+from vaelid.evidence.quadrature import Quadrature, quadrature
 from vaelid.evidence.result import Bracket, Cost
 from vaelid.evidence.schedules import Linear, Placed, Schedule, Sigmoid
 from vaelid.evidence.simulation import Simulated, simulate
@@ -27,6 +28,7 @@ __all__ = [
     "Optimised",
     "Placed",
     "Posterior",
+    "Quadrature",
     "Schedule",
     "Sigmoid",
     "Simulated",
@@ -38,6 +40,7 @@ __all__ = [
     "optimise",
     "posterior",
     "predictive",
+    "quadrature",
     "reverse_annealing",
     "simulate",
 ]
