@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ..errors import InputError, nearest
+from vaelid.errors import InputError, nearest
 
 WORDS_PER_MINUTE = 170
 """How fast the captions run where there is no recording."""
