@@ -47,6 +47,7 @@ class Quadrature:
             along each axis is taken, at either offset, and what may lie outside the box if log p(x, z) goes on falling
             there at least as steeply as at the edge, and the rounding of the model's dtype.
         side: nodes along an axis.
+        like: an empty tensor of the model's dtype on its device.
     """
 
     frame: Tensor
@@ -56,6 +57,7 @@ class Quadrature:
     log_evidence: Tensor
     error: Tensor
     side: int
+    like: Tensor
 
     @property
     def log_posterior(self) -> Tensor:
@@ -86,16 +88,19 @@ class Quadrature:
         value, error, _ = self._mean(density, self.log_joint - density)
         return value, error
 
+    @torch.no_grad()
     def _density(self, log_q: LogDensity | Transport) -> Tensor:
+        """log q at the nodes, (row, node), float64."""
         if isinstance(log_q, Transport):
-            values = log_q.log_prob(self.nodes.transpose(0, 1)).transpose(0, 1)
+            z = self.nodes.transpose(0, 1).to(self.like)
+            values = torch.cat([log_q.log_prob(some) for some in torch.split(z, PASS)]).transpose(0, 1)
         else:
             values = log_q(self.nodes)
         if values.shape != self.log_joint.shape:
             raise InputError(
                 f"log q with values of shape {tuple(values.shape)}", f"{tuple(self.log_joint.shape)}, one per node"
             )
-        return values.detach().double().nan_to_num(nan=-math.inf)
+        return values.double().cpu().nan_to_num(nan=-math.inf)
 
     def _mean(self, density: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """∫ q v dz, its error and ∫ q dz, (row,) each."""
@@ -150,8 +155,9 @@ def quadrature(model: VAE, x: Any, side: int = 200, frame: Any = None) -> Quadra
     change = (halves - log_evidence).abs().amax(0)
     outside = (_outside(frames, log_joint, side) - log_evidence).exp().log1p()
     rounding = torch.finfo(model.dtype).eps * log_evidence.abs()
+    like = torch.empty(0, dtype=model.dtype, device=model.device)
     error = (change + outside + rounding).nan_to_num(nan=math.inf)
-    return Quadrature(frames, nodes, log_weight, log_joint, log_evidence, error, side)
+    return Quadrature(frames, nodes, log_weight, log_joint, log_evidence, error, side, like)
 
 
 def _frames(frame: Any, rows: int, latent: int) -> Tensor:
