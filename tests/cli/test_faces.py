@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import signal
@@ -22,19 +23,19 @@ def test_serves_until_interrupted(spawn, tmp_path: Path, digits_run: Path, words
         assert (found["page"], found["runs"]) == (words[0], list(words[1:]))
         address = urlsplit(found["address"])
         assert (address.hostname, address.port, address.path) == ("127.0.0.1", found["port"], f"/{words[0]}")
-        connection = http.client.HTTPConnection("127.0.0.1", found["port"], timeout=20)
-        connection.request("GET", f"{address.path}?{address.query}")
-        answer = connection.getresponse()
-        answer.read()
-        assert answer.status == 307
-        cookie = str(answer.getheader("set-cookie")).partition(";")[0]
-        for page in ("studio", "lesson"):
-            connection.request("GET", f"/{page}", headers={"Cookie": cookie})
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", found["port"], timeout=20)) as connection:
+            connection.request("GET", f"{address.path}?{address.query}")
             answer = connection.getresponse()
-            assert f"<title>vaelid {page}</title>".encode() in answer.read()
-            connection.request("GET", f"/{page}")
-            answer = connection.getresponse()
-            assert (answer.status, b"token" in answer.read()) == (403, True)
+            answer.read()
+            assert answer.status == 307
+            cookie = str(answer.getheader("set-cookie")).partition(";")[0]
+            for page in ("studio", "lesson"):
+                connection.request("GET", f"/{page}", headers={"Cookie": cookie})
+                answer = connection.getresponse()
+                assert f"<title>vaelid {page}</title>".encode() in answer.read()
+                connection.request("GET", f"/{page}")
+                answer = connection.getresponse()
+                assert (answer.status, b"token" in answer.read()) == (403, True)
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 0
         assert process.stderr is not None
@@ -54,8 +55,8 @@ def test_what_cannot_be_served_is_refused(call, tmp_path: Path, digits_run: Path
     assert f"port {port} cannot be used" in found.err
     assert "leave out --port" in found.err.lower()
     for words, said in {
-        ("studio", tmp_path): "no run",
-        ("lesson", tmp_path): "no run",
+        ("studio", tmp_path): "lacks config.toml",
+        ("lesson", tmp_path): "lacks config.toml",
         ("studio",): "RUN",
         ("studio", digits_run, "--port", 70_000): "0 to 65535",
     }.items():

@@ -357,3 +357,7 @@ class TestCost:
         assert (real.lower, real.upper) == (annealed.lower, annealed.upper)
         rounds = [MODULE.price(MODULE.Settings(), 20, exact=exact).total for exact in (True, False)]
         assert real.checks - annealed.checks == GATE * (1 + 848 + sum(rounds))
+        for some in (0, 5):
+            tried = bracket(case.model(**POOR), Batch(case.x), key=KEY, simulated=some)
+            assert tried.cost.checks - annealed.checks == some * (1 + 848 + sum(rounds))
+            assert any(f"on {some} simulated rows" in note for note in tried.notes) == (some > 0)

@@ -390,10 +390,12 @@ def test_evidence(two, monkeypatch):
             likelihood = problem.trace(problem.noise(key, each["samples"])).log_likelihood
         assert each["elbo_se"] == pytest.approx(float(likelihood.std()) / math.sqrt(each["samples"]), rel=1e-4)
     for each, count in zip(partials[3:], (2, 4), strict=True):
-        sides = bracket(model, batch, distributions=count, key=KEY.fold("bracket", count))
+        last = count == 4
+        sides = bracket(model, batch, distributions=count, key=KEY.fold("bracket", count), simulated=32 if last else 0)
         assert [each["lower"], each["upper"]] == pytest.approx([float(sides.lower), float(sides.upper)], rel=1e-6)
         assert [each["lower_kind"], each["upper_kind"]] == [sides.lower_kind, sides.upper_kind[0]]
         assert each["notes"] == list(sides.notes)
+        assert any("simulated" in note for note in each["notes"]) == last
         assert each["elbo"] == partials[2]["elbo"]
 
 

@@ -72,6 +72,8 @@ def _serve(home: str, paths: list[Path], device: str | None, port: int | None, o
     from vaelid import lesson as lessons  # these take a while to import
     from vaelid import studio as studios
 
+    if paths:
+        studios.Desk(paths, device).open(0)  # so that the first page need not wait
     pages = {
         "studio": Page("vaelid studio", lambda: studios.Desk(paths or [lessons.MODEL], device)),
         "lesson": Page("vaelid lesson", lambda: lessons.Desk(paths, device)),

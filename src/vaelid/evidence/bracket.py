@@ -34,7 +34,7 @@ MIXED = 1.4  # R-hat, over few transitions, above which the endpoints of a row a
 STUCK = 0.1  # acceptance below which chains hardly moved
 FEW = 2.0  # effective chains below which one of them rules the result
 BROKEN = "log p(x, z) is not a number at some latents, which count as impossible"
-GATE = 32  # simulated rows on which the approximate upper side is compared with the exact one
+GATE = 32  # simulated rows on which the approximate upper side is compared with the exact one, by default
 
 
 def bracket(
@@ -46,6 +46,7 @@ def bracket(
     chains: int = 16,
     distributions: int = 20,
     leapfrogs: int = 3,
+    simulated: int = GATE,
     key: Key | None = None,
     on_progress: OnProgress | None = None,
 ) -> Bracket:
@@ -60,7 +61,7 @@ def bracket(
     the z that the row came from. On other rows they start at the ends of a further, independent run, resampled and
     settled by Hamiltonian Monte Carlo, and the upper side is approximate. It is checked in four ways, and what fails
     becomes a warning: R-hat of those chains; importance sampling from the prior, with draws of its own; the order of
-    the sides; and, for all rows together, the same recipe on `GATE` simulated rows beside their exact upper side.
+    the sides; and, for all rows together, the same recipe on simulated rows beside their exact upper side.
 
     Args:
         model: any model with a density.
@@ -71,6 +72,7 @@ def bracket(
         chains: M, chains per row and direction.
         distributions: T to begin with.
         leapfrogs: leapfrog steps per transition.
+        simulated: rows that are simulated to try the approximate upper side on; 0 leaves that out.
         key: names all noise; ``Key(0)`` by default.
         on_progress: called with a stage, the rows done and the rows in all.
 
@@ -87,7 +89,8 @@ def bracket(
     limit = None if tolerance is None else checks.non_negative(tolerance, "tolerance")
     report = on_progress or (lambda stage, done, total: None)
     key = Key(0) if key is None else key
-    work = _Work(model, batch, z, settings, distributions, limit, key, Spending(budget), report)
+    simulated = checks.positive_int(simulated, "simulated", minimum=0)
+    work = _Work(model, batch, z, settings, distributions, limit, simulated, key, Spending(budget), report)
     with evaluating(model):
         return work.result()
 
@@ -104,12 +107,13 @@ class _Work:
         settings: Settings,
         distributions: int,
         tolerance: float | None,
+        simulated: int,
         key: Key,
         spending: Spending,
         report: OnProgress,
     ) -> None:
         self.model, self.batch, self.z, self.settings = model, batch, z, settings
-        self.distributions, self.tolerance = distributions, tolerance
+        self.distributions, self.tolerance, self.simulated = distributions, tolerance, simulated
         self.key, self.spending, self.report = key, spending, report
         nan = torch.full((batch.rows,), math.nan, dtype=torch.float64)
         self.lower, self.lower_se, self.upper_se, self.bennett = (nan.clone() for _ in range(4))
@@ -150,7 +154,7 @@ class _Work:
         self._leave(rows[~self.done])
         try:
             self._ask_the_prior()
-            if self.z is None and not self.interrupted and bool((self.used > 0).any()):
+            if self.z is None and self.simulated and not self.interrupted and bool((self.used > 0).any()):
                 self._try_on_simulated_rows(start)
         except KeyboardInterrupt:
             self.interrupted = True
@@ -326,8 +330,8 @@ class _Work:
         if not self.invertible:
             self.notes.append("the posterior has no inverse: the upper side could not be tried on simulated rows")
             return
-        context = None if self.batch.context is None else self.batch.context[:GATE]
-        rows, key = GATE if context is None else len(context), self.key.fold("gate")
+        context = None if self.batch.context is None else self.batch.context[: self.simulated]
+        rows, key = self.simulated if context is None else len(context), self.key.fold("gate")
         try:
             known = simulate(self.model, rows, key, context)
         except InputError as error:  # not a number, or outside the support

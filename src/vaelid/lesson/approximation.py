@@ -33,7 +33,9 @@ def divergence(datum: Datum, q: Ellipse) -> tuple[float, float]:
     weight = torch.full((1, len(nodes)), math.log(cell**2 * q.sd[0] * q.sd[1]), dtype=torch.float64)
     frame, known = torch.stack((nodes.amin(0), nodes.amax(0))), datum.evidence
     log_joint = datum.log_joint(nodes)
-    grid = Quadrature(frame[None], nodes[None], weight, log_joint[None], known.log_evidence, known.error, SIDE)
+    grid = Quadrature(
+        frame[None], nodes[None], weight, log_joint[None], known.log_evidence, known.error, SIDE, known.like
+    )
     value, error = grid.kl(q.log_density)
     return float(value[0]), float(error[0])
 

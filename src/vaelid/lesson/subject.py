@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +9,9 @@ from typing import Any, Self, final
 
 import numpy as np
 
-from vaelid.data.rows import Rows
 from vaelid.errors import InputError, RunError
 from vaelid.lesson.companion import companion, latent_of
-from vaelid.runs import SCORING, Run, find_device
+from vaelid.runs import SCORING, Run
 from vaelid.serving import Progress
 from vaelid.studio import Subject
 
@@ -54,7 +52,7 @@ class Lesson:
         run = Run.open(path)
         try:
             if latent_of(run) == 2:
-                subject = _moved(Subject.open(path), device)
+                subject = Subject.open(path, device)
                 if subject.dataset is None:
                     raise InputError(subject.gone)
                 given = f"The model is given the context of each row; in the plane, {subject.words}." * bool(
@@ -97,19 +95,6 @@ class Lesson:
         for code in range(len(kinds)):
             turn[codes == code] = np.arange((codes == code).sum())
         return [int(place) for place in order[np.lexsort((codes, turn))][:OFFERED]]
-
-
-def _moved(subject: Subject, name: str | None) -> Subject:
-    """The same on another device, where one is named."""
-    if name is None:
-        return subject
-    device = find_device(name)
-    return dataclasses.replace(
-        subject,
-        model=subject.model.to(device),
-        rows=None if subject.rows is None else Rows(subject.rows.batch.to(device), subject.rows.grey),
-        context=None if subject.context is None else subject.context.to(device),
-    )
 
 
 def _words(box: object) -> str:

@@ -33,7 +33,7 @@ def serve(
     """
     with contextlib.closing(bound(port)) as listening:
         site = Site(pages, listening.getsockname()[1], home)
-        asyncio.run(_run(_Server(configuration(application(site))), listening, lambda: ready(site)))
+        asyncio.run(_run(uvicorn.Server(configuration(application(site))), listening, lambda: ready(site)))
 
 
 def configuration(application: ASGIApp) -> uvicorn.Config:
@@ -51,28 +51,14 @@ def configuration(application: ASGIApp) -> uvicorn.Config:
     )
 
 
-class _Server(uvicorn.Server):
-    """Leaves signals to the command line, which turns them into KeyboardInterrupt."""
-
-    @contextlib.contextmanager
-    def capture_signals(self):  # type: ignore[no-untyped-def]
-        """Change no handler."""
-        yield
-
-
 async def _run(server: uvicorn.Server, listening: socket.socket, ready: Callable[[], None]) -> None:
+    """Until a signal, which uvicorn takes, finishes upon, and raises again."""
     task = asyncio.ensure_future(server.serve(sockets=[listening]))
-    try:
-        while not server.started and not task.done():
-            await asyncio.sleep(0.005)
-        if server.started:
-            ready()
-        await task
-    finally:  # an interrupt arrives here
-        server.should_exit = True
-        if not task.done():
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait([task], timeout=3)
+    while not server.started and not task.done():
+        await asyncio.sleep(0.005)
+    if server.started:
+        ready()
+    await task
 
 
 def bound(port: int | None) -> socket.socket:

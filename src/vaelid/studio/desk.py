@@ -79,10 +79,11 @@ class Desk:
 
     Args:
         runs: the folders of the runs.
+        device: where their models are put; None for where each was trained.
     """
 
-    def __init__(self, runs: Sequence[Path | str]) -> None:
-        self._paths = [Path(run) for run in runs]
+    def __init__(self, runs: Sequence[Path | str], device: str | None = None) -> None:
+        self._paths, self._device = [Path(run) for run in runs], device
         self._view: View | None = None
 
     def close(self) -> None:
@@ -120,7 +121,7 @@ class Desk:
         """
         if not 0 <= run < len(self._paths):
             raise InputError(f"run {run}", f"one from 0 to {len(self._paths) - 1}")
-        self._view = View.of(Subject.open(self._paths[run]))
+        self._view = View.of(Subject.open(self._paths[run], self._device))
         return {"index": run, **self._about()}
 
     @op

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +28,7 @@ from vaelid.types import Batch
 
 CHANNELS = 3  # of a picture that a screen shows, at most
 CELLS = 1 << 20  # decoded at once
+KEPT = 4  # runs in memory beside those that somebody looks at
 _POINTS: dict[type[Distribution], str] = {
     Categorical: "the most likely class",
     Ordinal: "the median of p(x|z)",
@@ -64,13 +67,32 @@ class Subject:
     high: float
 
     @classmethod
-    def open(cls, path: Path | str) -> Self:
-        """Read a run and encode the rows that are shown.
+    def open(cls, path: Path | str, device: str | None = None) -> Subject:
+        """A run, read and its rows encoded; one that was opened before and has not changed since is there at once.
+
+        Args:
+            path: the run's folder.
+            device: where the model is put; None for where it was trained.
 
         Raises:
-            InputError: it is no whole run, its weights are damaged, or it holds networks that only Python can supply.
+            InputError: it is no whole run, its weights are damaged, it holds networks that only Python can supply, or
+                there is no such device.
         """
         run = Run.open(path)
+        if device is not None:
+            run.config = run.config.model_copy(update={"device": device})
+        changed = tuple(file.stat().st_mtime_ns for file in (run.model_file, run.path / "config.toml") if file.exists())
+        key = (run.path.resolve(), device, changed)
+        with _OPENING:
+            found = _OPENED.pop(key, None) or cls._read(run)
+            if found.dataset is not None:  # rows that are gone may come back
+                _OPENED[key] = found
+            while len(_OPENED) > KEPT:
+                _OPENED.popitem(last=False)
+            return found
+
+    @classmethod
+    def _read(cls, run: Run) -> Self:
         model = watched(run.model(runs.own_model(run, None)).eval())
         try:
             dataset, gone = run.dataset(), ""
@@ -254,3 +276,7 @@ def _parts(run: Run, dataset: Dataset | None) -> np.ndarray:
     for code, places in enumerate((split.train, split.validation, split.test)):
         part[places] = code
     return part
+
+
+_OPENED: OrderedDict[tuple[Path, str | None, tuple[int, ...]], Subject] = OrderedDict()
+_OPENING = threading.Lock()
