@@ -47,19 +47,20 @@ def pictures(folder: Path, likelihood: str) -> Path:
     digits = vd.data.load("digits")
     large = np.kron(digits.x, np.ones((1, 1, 4, 4)))[..., 2:30, 2:30]
     x = (large > 7).astype(np.uint8) if likelihood == "bernoulli" else np.round(large * 255 / 16).astype(np.uint8)
-    data = vd.data.load(x, labels=digits.labels)
-    out = folder / f"28x28-{likelihood}"
-    vd.fit(vd.recipes.vae(data, latent=2), data, epochs=1, out=out)
-    return out
+    return trained(folder / f"28x28-{likelihood}", x, digits.labels)
 
 
 def table(folder: Path) -> Path:
     """A run on a table of many rows."""
     noise = torch.from_numpy(np.random.default_rng(0).standard_normal((ROWS, 2))).float()
     x = torch.cat((noise, noise.square(), noise.prod(1, keepdim=True)), 1) + 0.1 * torch.randn(ROWS, 5)
-    data = vd.data.load(x.numpy(), labels=(noise[:, 0] > 0).long().numpy())
-    out = folder / "table"
-    vd.fit(vd.recipes.vae(data, latent=2), data, epochs=1, out=out)
+    return trained(folder / "table", x.numpy(), (noise[:, 0] > 0).long().numpy())
+
+
+def trained(out: Path, x: np.ndarray, labels: np.ndarray) -> Path:
+    np.savez(out.with_suffix(".npz"), x=x, label=labels)
+    data = vd.data.load(out.with_suffix(".npz"), label="label")
+    vd.fit(vd.recipes.vae(data, latent=2), data, epochs=1, out=out, progress=False)
     return out
 
 
@@ -85,8 +86,9 @@ def state(page: Page, what: str) -> Any:
 def opened(page: Page, address: str) -> float:
     """Open the studio and wait for its points; seconds from navigation, by the page's own clock."""
     page.goto(address)
-    page.wait_for_function("window.__studio?.ready && window.__studio.frames.first > 0", timeout=120_000)
-    return float(state(page, "frames.first")) / 1e3
+    while not (first := page.evaluate("window.__studio?.frames?.first ?? 0")):
+        page.wait_for_timeout(20)
+    return float(first) / 1e3
 
 
 def box(page: Page) -> tuple[float, float, float, float]:
