@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -362,3 +364,21 @@ def test_derivative_carries_a_graph() -> None:
     out, tangents = forward.along(lambda z: z**3, z, torch.ones(1, *Z.shape, dtype=DOUBLE))
     assert not out.requires_grad
     assert not tangents.requires_grad
+
+
+def test_derivatives_in_several_threads_at_once() -> None:
+    """PyTorch counts the levels of its forward mode for the whole process, so that threads must take turns."""
+
+    def slow(z: Tensor) -> Tensor:
+        time.sleep(0.002)  # others come in between
+        return torch.sin(z @ W.mT)
+
+    def work(_: int) -> list[Tensor]:
+        inner = lambda z: forward.derivative(slow, z, torch.ones_like(z))[1]  # noqa: E731
+        return [forward.derivative(inner, Z, torch.ones_like(Z))[1] for _ in range(5)]
+
+    wanted = -torch.sin(Z @ W.mT) * W.sum(1).square()
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(work, range(4)):
+            for each in found:
+                torch.testing.assert_close(each, wanted)

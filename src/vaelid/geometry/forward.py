@@ -8,6 +8,7 @@ differentiated by PyTorch, for itself. Reverse mode would take D passes.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any, final
 
@@ -110,7 +111,7 @@ def _anything(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     if func in _CONSTANT or not any(isinstance(leaf, Tensor) and leaf.is_floating_point() for leaf in flat):
         return out
     tangents = tuple(leaves[place].tangents for place in places)
-    moved = torch.vmap(lambda *t: torch.func.jvp(call, values, t)[1])(*tangents)
+    moved = torch.vmap(lambda *t: jvp(call, values, t)[1])(*tangents)
     pairs = zip(flat, pytree.tree_leaves(moved), strict=True)
     return pytree.tree_unflatten([_Jet.of(value, tangent) for value, tangent in pairs], shape)
 
@@ -188,5 +189,15 @@ def axes(z: Tensor) -> Tensor:
 
 def derivative(f: Function, z: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """φ(z) and ∂φ along v, (n, D) each, by PyTorch's own transform, which nests and is differentiable."""
-    value, tangent, *_ = torch.func.jvp(f, (z,), (v,))
+    value, tangent = jvp(f, (z,), (v,))
     return value, tangent
+
+
+def jvp(f: Callable[..., Any], values: tuple[Tensor, ...], tangents: tuple[Tensor, ...]) -> tuple[Any, Any]:
+    """`torch.func.jvp`, one thread at a time: PyTorch counts its levels for the whole process."""
+    with _LEVELS:
+        value, tangent, *_ = torch.func.jvp(f, values, tangents)
+    return value, tangent
+
+
+_LEVELS = threading.RLock()

@@ -16,6 +16,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from vaelid.geometry import forward
 from vaelid.geometry.blocks import Solution, System, assemble, put, sloped, solve, taken
 from vaelid.geometry.manifold import Embedding
 
@@ -292,7 +293,7 @@ def second(f: Embedding, nodes: Tensor) -> Tensor:
 
         slope = torch.func.grad(local)
         at = z[rows]
-        turn = torch.vmap(lambda v, at=at, slope=slope: torch.func.jvp(slope, (at,), (v,))[1])
+        turn = torch.vmap(lambda v, at=at, slope=slope: forward.derivative(slope, at, v)[1])
         eye = torch.eye(d, dtype=z.dtype, device=z.device)[:, None].expand(d, len(rows), d)
         found.append(turn(eye).movedim(0, 1))
     hessian = (size - 1) * torch.cat(found).view(n, size - 2, d, d)
