@@ -7,11 +7,12 @@ export function number(value: number | null | undefined, digits = 2): string {
   return value.toFixed(digits).replace("-", "−");
 }
 
-/** value ± error. */
+/** value ± error; an error is never rounded to nothing. */
 export function withError(value: number | null | undefined, error: number | null | undefined): string {
   if (error === null || error === undefined || !Number.isFinite(error)) return number(value);
   const digits = Math.min(4, Math.max(0, 1 - Math.floor(Math.log10(Math.max(Math.abs(error), 1e-9)))));
-  return `${number(value, digits)} ± ${number(error, digits)}`;
+  const least = error > 0 ? 10 ** -digits : 0;
+  return `${number(value, digits)} ± ${number(Math.max(error, least), digits)}`;
 }
 
 /** Three thousand is 3,000. */
