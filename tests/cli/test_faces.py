@@ -39,7 +39,8 @@ def test_serves_until_interrupted(spawn, tmp_path: Path, digits_run: Path, words
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 0
         assert process.stderr is not None
-        assert process.stderr.read() == "Ctrl-C stops it.\nstopped\n"
+        opening = "".join(f"opening {path} …\n" for path in words[1:2] if words[0] == "studio")
+        assert process.stderr.read() == f"{opening}Ctrl-C stops it.\nstopped\n"
     finally:
         process.kill()
         process.communicate()

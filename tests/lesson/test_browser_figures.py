@@ -158,7 +158,7 @@ def test_gradients_are_those_of_the_row(visit: Visit, page_runs: Runs) -> None:
     expected = gradients(datum, few["eps"], 100)
     for name in ("exact", "ratio"):
         assert few[name] == pytest.approx(expected[name], rel=1e-6)
-    for name in ("pathwise", "score"):
+    for name in ("pathwise", "score", "baseline"):
         assert few[name]["mean"] == pytest.approx(expected[name]["mean"], rel=1e-6)
         assert few[name]["variance"] == pytest.approx(expected[name]["variance"], rel=1e-6)
 

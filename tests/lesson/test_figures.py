@@ -242,7 +242,7 @@ def test_the_gradient_is_the_closed_form(datum: Datum) -> None:
     exact = -(np.linalg.inv(COVARIANCE) @ (mean - MEAN))[0]  # of −KL(q ‖ p(z|x)) by m₁
     assert found["exact"] == pytest.approx(exact, rel=1e-9)
     assert found["z"] == pytest.approx(mean + sd * [0.5, -1.0])
-    for name in ("pathwise", "score"):
+    for name in ("pathwise", "score", "baseline"):
         estimate = found[name]
         assert abs(estimate["mean"] - exact) < 4 * estimate["se"]
         assert estimate["estimates"].shape == (4000,)
@@ -257,7 +257,7 @@ def test_gradients_are_the_objectives_estimators(digits: list[Datum]) -> None:
         found = gradients(datum, [0.0, 0.0], 64)
         mean, sd = moved(datum)
         u = noise(datum, 64).unsqueeze(1).to(datum.model.dtype)
-        for name, estimator in (("pathwise", vd.objectives.Pathwise()), ("score", vd.objectives.ScoreFunction())):
+        for name, estimator in (("pathwise", vd.objectives.Pathwise()), ("baseline", vd.objectives.ScoreFunction())):
             loc = torch.tensor(mean, dtype=datum.model.dtype).view(1, 2).requires_grad_()
             q = vd.distributions.Normal(loc, torch.tensor(sd, dtype=datum.model.dtype).view(1, 2))
             problem = Problem(datum.model, datum.batch, datum.problem.prior, q)
@@ -265,6 +265,11 @@ def test_gradients_are_the_objectives_estimators(digits: list[Datum]) -> None:
             (slope,) = torch.autograd.grad(objective(problem, u, 0).surrogate, loc)
             assert found[name]["mean"] == pytest.approx(float(slope[0, 0]), rel=2e-4, abs=2e-3)
         assert abs(found["pathwise"]["mean"] - found["exact"]) < 4 * found["pathwise"]["se"]
+        z = torch.tensor(mean) + torch.tensor(sd) * u[:, 0].double()
+        reward = datum.slope(z)[0] - torch.distributions.Normal(torch.tensor(mean), torch.tensor(sd)).log_prob(z).sum(1)
+        by_hand = reward * u[:, 0, 0].double() / sd[0]
+        assert found["score"]["mean"] == pytest.approx(float(by_hand.mean()), rel=1e-4, abs=1e-3)
+        assert found["score"]["variance"] > found["baseline"]["variance"]  # log p(x) is far from 0
 
 
 def test_a_datum_is_one_row_before_two_latents() -> None:

@@ -57,8 +57,6 @@ def lesson(
 
 def _serve(home: str, paths: list[Path], device: str | None, port: int | None, open_: bool, output: Output) -> None:
     """Serve both pages over runs, until Ctrl-C."""
-    from vaelid.serving import Page, serve  # other commands need no server
-
     if port is not None and not 0 <= port < 1 << 16:
         raise InputError(f"--port {port}", "0 to 65535, 0 for any that is free")
 
@@ -69,11 +67,15 @@ def _serve(home: str, paths: list[Path], device: str | None, port: int | None, o
         if open_:
             webbrowser.open(site.address)
 
-    from vaelid import lesson as lessons  # these take a while to import
+    from vaelid import lesson as lessons  # other commands need none of these
     from vaelid import studio as studios
+    from vaelid.serving import Page, serve
 
-    if paths:
-        studios.Desk(paths, device).open(0)  # so that the first page need not wait
+    if home == "studio":  # whose first page and first drag shall not wait
+        output.say(f"opening {paths[0]} …")
+        desk = studios.Desk(paths, device)
+        desk.open(0)
+        desk.drag(0.0, 0.0)
     pages = {
         "studio": Page("vaelid studio", lambda: studios.Desk(paths or [lessons.MODEL], device)),
         "lesson": Page("vaelid lesson", lambda: lessons.Desk(paths, device)),

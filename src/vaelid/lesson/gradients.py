@@ -1,4 +1,4 @@
-"""Figure 5: two estimates of one gradient from the same noise, through z and by the score function."""
+"""Figure 5: estimates of one gradient from the same noise, through z and by the score function."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vaelid.lesson.ellipse import Ellipse, expectation
 AWAY = 1.0  # standard deviations by which q is moved, so that there is a gradient to estimate
 PARAMETER = (
     "the derivative of the ELBO by the first coordinate of q's mean, with q the encoder's moved by one standard "
-    "deviation along it; the score function has the mean of the other draws as its baseline"
+    "deviation along it; the baseline is the mean over the other draws"
 )
 
 
@@ -33,9 +33,9 @@ def noise(datum: Datum, samples: int) -> Tensor:
 def gradients(datum: Datum, eps: list[float], samples: int) -> dict[str, Any]:
     """Single-draw estimates of ∂ ELBO / ∂ m₁ at q = N(m, diag s²), z = m + s ⊙ ε, nats per unit of z.
 
-    Through z: ∂ log p(x, z) / ∂ z₁, the derivative of log q at fixed ε being 0. By the score function:
-    (f − mean of the others' f) · ε₁ / s₁ with f = log p(x, z) − log q(z) and ε₁ / s₁ = ∂ log q / ∂ m₁
-    (`vaelid.objectives.ScoreFunction`, draw by draw). Both have the mean ``exact``, here by Gauss–Hermite nodes.
+    Through z: ∂ log p(x, z) / ∂ z₁, the derivative of log q at fixed ε being 0. By the score function: f · ε₁ / s₁ with
+    f = log p(x, z) − log q(z) and ε₁ / s₁ = ∂ log q / ∂ m₁. With a baseline: (f − mean of the others' f) · ε₁ / s₁
+    (`vaelid.objectives.ScoreFunction`, draw by draw). All have the mean ``exact``, here by Gauss–Hermite nodes.
 
     Args:
         datum: the row.
@@ -48,7 +48,8 @@ def gradients(datum: Datum, eps: list[float], samples: int) -> dict[str, Any]:
     value, slope = datum.slope(q.push(u))
     pathwise = slope[:, 0]
     reward = value - q.log_density(q.push(u))
-    score = (reward - reward.mean()) * (samples / (samples - 1)) * u[:, 0] / sd[0]
+    score = reward * u[:, 0] / sd[0]
+    baseline = (reward - reward.mean()) * (samples / (samples - 1)) * u[:, 0] / sd[0]
     exact, exact_error = expectation(q, lambda z: datum.slope(z)[1][:, 0], ORDERS)
     return {
         "mean": mean.tolist(),
@@ -57,6 +58,7 @@ def gradients(datum: Datum, eps: list[float], samples: int) -> dict[str, Any]:
         "samples": samples,
         "pathwise": _summary(pathwise),
         "score": _summary(score),
+        "baseline": _summary(baseline),
         "exact": exact,
         "exact_error": exact_error,
         "ratio": float(score.var() / pathwise.var()),

@@ -28,6 +28,7 @@ export interface Gradients {
   samples: number;
   pathwise: Estimates;
   score: Estimates;
+  baseline: Estimates;
   exact: number;
   exact_error: number;
   ratio: number;
@@ -48,7 +49,7 @@ export function GradientsFigure() {
     <Box
       name="gradients"
       title="Noise through a smooth map"
-      caption="Left ε with its rings at one, two and three standard deviations; right z = μ + σ ⊙ ε with q’s. Below: single-draw estimates of one derivative, both from the same draws."
+      caption="Left ε with its rings at one, two and three standard deviations; right z = μ + σ ⊙ ε with q’s. Below: single-draw estimates of one derivative, all from the same draws."
     >
       {(model, shown) => <Inside model={model} shown={shown} />}
     </Box>
@@ -129,9 +130,9 @@ function Inside({ model, shown }: { model: Subject; shown: boolean }) {
 }
 
 /** The numbers without the draws. */
-function plain({ pathwise, score, ...rest }: Gradients & { eps: Point }): Record<string, unknown> {
+function plain({ pathwise, score, baseline, ...rest }: Gradients & { eps: Point }): Record<string, unknown> {
   const summary = ({ mean, se, variance }: Estimates): object => ({ mean, se, variance });
-  return { ...rest, pathwise: summary(pathwise), score: summary(score) };
+  return { ...rest, pathwise: summary(pathwise), score: summary(score), baseline: summary(baseline) };
 }
 
 /** The plane of the noise. */
@@ -219,10 +220,13 @@ function rings(context: CanvasRenderingContext2D, axes: Axes, q: Gaussian, colou
   context.setLineDash([]);
 }
 
+const times = (ratio: number): string => (ratio < 10 ? number(ratio) : whole(ratio));
+
 function Table({ found, samples, choose }: { found: Gradients; samples: number; choose: (samples: number) => void }) {
   const rows: [string, Estimates, string][] = [
     ["through z", found.pathwise, "pathwise"],
     ["score function", found.score, "score"],
+    ["the same with a baseline", found.baseline, "score"],
   ];
   return (
     <>
@@ -243,7 +247,7 @@ function Table({ found, samples, choose }: { found: Gradients; samples: number; 
             <tr class={key}>
               <th scope="row">{name}</th>
               <td class="number">{withError(estimate.mean, estimate.se)}</td>
-              <td class="number">{number(estimate.variance, estimate.variance < 10 ? 3 : 1)}</td>
+              <td class="number">{estimate.variance < 1000 ? number(estimate.variance, estimate.variance < 10 ? 3 : 1) : whole(estimate.variance)}</td>
             </tr>
           ))}
           <tr>
@@ -254,7 +258,8 @@ function Table({ found, samples, choose }: { found: Gradients; samples: number; 
         </tbody>
       </table>
       <p class="reading" aria-live="polite" data-testid="gradients-ratio">
-        The score function’s variance is <b>{number(found.ratio, found.ratio < 10 ? 2 : 0)}</b> times the other’s, over{" "}
+        The score function’s variance is <b>{times(found.ratio)}</b> times that through z, with a baseline{" "}
+        <b>{times(found.baseline.variance / found.pathwise.variance)}</b> times, over{" "}
         <label class="inline">
           <select
             aria-label="How many draws"

@@ -10,11 +10,11 @@ const BINS = 61;
 const TAIL = 0.005; // share of the wider estimates that may lie beyond each end of the axis
 
 export function Histograms({ found }: { found: Gradients }) {
-  const { pathwise, score, exact } = found;
-  const [low, high] = ends([...pathwise.estimates.data, ...score.estimates.data], exact);
+  const { pathwise, baseline, exact } = found;
+  const [low, high] = ends([...pathwise.estimates.data, ...baseline.estimates.data], exact);
   const rows = [
     { name: "through z", values: pathwise.estimates.data, colour: "accent" },
-    { name: "score function", values: score.estimates.data, colour: "second" },
+    { name: "score function, with a baseline", values: baseline.estimates.data, colour: "second" },
   ] as const;
   const beyond = rows.map(({ values }) => values.filter((value: number) => value < low || value > high).length);
   const draw = (context: CanvasRenderingContext2D, width: number, height: number): void => {
@@ -59,14 +59,14 @@ export function Histograms({ found }: { found: Gradients }) {
   return (
     <>
       <Drawing
-        label={`Histograms of ${found.samples} estimates: through z with mean ${number(pathwise.mean)} and variance ${number(pathwise.variance)}, by the score function with mean ${number(score.mean)} and variance ${number(score.variance)}; exact ${number(exact)}.`}
+        label={`Histograms of ${found.samples} estimates: through z with mean ${number(pathwise.mean)} and variance ${number(pathwise.variance)}, by the score function with a baseline with mean ${number(baseline.mean)} and variance ${number(baseline.variance)}; exact ${number(exact)}.`}
         testid="histograms"
         height={() => 200}
         draw={draw}
       />
       {hidden > 0 && (
         <p class="quiet small">
-          Beyond the axis: {beyond[0]} through z, {beyond[1]} by the score function.
+          Beyond the axis: {beyond[0]} through z, {beyond[1]} by the score function with a baseline.
         </p>
       )}
     </>
