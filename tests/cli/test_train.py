@@ -53,7 +53,14 @@ def test_json_is_one_object_on_stdout(call, here):
     assert stored == {name: value for name, value in found.items() if name != "report"}
 
 
-def test_words_and_next_commands(call, here, table):
+def test_words_and_next_commands(call, here, table, monkeypatch):
+    served = []
+
+    def serve(pages, home, port, ready):
+        served.append(home)
+        raise KeyboardInterrupt  # as the reader does in the end
+
+    monkeypatch.setattr("vaelid.serving.serve", serve)
     source = here / "it's a table.csv"
     source.write_text(table)
     answer = call("train", source, "--label", "kind", "--out", "my run", *FEW)
@@ -75,6 +82,7 @@ def test_words_and_next_commands(call, here, table):
         assert program == "vaelid"
         again = call(*words)
         assert again.code == 0, again.err
+    assert served == ["studio"]
     assert len((here / "samples.csv").read_text().splitlines()) == 101
     assert len((here / "latents.csv").read_text().splitlines()) == 41
 

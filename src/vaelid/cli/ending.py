@@ -88,7 +88,7 @@ def next_steps(run: Run, dataset: Dataset, unbracketed: bool) -> list[str]:
         lines.append(f"           {command('encode', run.path, _near(dataset.source), '--out', 'latents.csv')}")
     if unbracketed:
         lines.append(f"           {command('evidence', run.path)}")
-    return [*lines, f"           {command('info', run.path)}"]
+    return [*lines, f"           {command('studio', run.path, '--open')}"]
 
 
 def _near(source: str) -> str:

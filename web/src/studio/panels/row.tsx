@@ -99,7 +99,7 @@ function Terms({ row }: { row: RowAnswer }) {
       <table class="terms" data-testid="terms">
         <tbody>
           <tr>
-            <th scope="row">E_q[log p(x|z)]</th>
+            <th scope="row">E<sub>q</sub>[log p(x|z)]</th>
             <td class="number">{number(row.log_likelihood)}</td>
             <td class="quiet">reconstruction</td>
           </tr>
