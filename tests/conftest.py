@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; child processes inherit it
 
@@ -27,6 +30,26 @@ torch.set_num_threads(1)
 def _seeded() -> None:
     """Initial weights, the only thing that PyTorch's global generator draws, are the same in every run."""
     torch.manual_seed(0)
+
+
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+FLAGS = [
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+]
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Chromium, or the reason why there is none; one for all tests of a process, which can have no second one."""
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    found = next(filter(None, map(shutil.which, CHROMIUM)), None)
+    if found is None:
+        pytest.skip("no Chromium is installed")
+    with api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=found, args=FLAGS)
+        yield chromium
+        chromium.close()
 
 
 @dataclass(frozen=True, eq=False)

@@ -142,7 +142,7 @@ def test_where_the_reader_was_is_kept(visit: Visit) -> None:
     until(page, "__lesson.narrator.paragraph === 3")
     assert state(page)["narrator"]["state"] == "idle"
     page.reload()
-    until(page, "__lesson?.narrator?.paragraph === 3 && __lesson.narrator.sentence === 2")
+    until(page, "window.__lesson?.narrator?.paragraph === 3 && __lesson.narrator.sentence === 2")
 
 
 def test_a_theme_is_kept(visit: Visit) -> None:

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from page_cases import until
+from page_cases import table, trained, until, watched
 from serving_cases import TOKEN, running
 
 import vaelid as vd
 from vaelid import studio
 from vaelid.serving import Page, Site
-from vaelid.training import Settings
-
-NAMES = ("chromium", "chromium-browser", "google-chrome")
-ARGUMENTS = [
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-]
 
 
 class Tab:
@@ -91,27 +82,14 @@ class Tab:
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    """Debian's Chromium, or the reason why there is none."""
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    found = next(filter(None, map(shutil.which, NAMES)), None)
-    if found is None:
-        pytest.skip("no Chromium is installed")
-    with api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=found, args=ARGUMENTS)
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture(scope="session")
 def page_runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Two runs on digits with two latents each, one on a table with four, and one that is not there."""
     folder = tmp_path_factory.mktemp("studio")
-    digits, table = vd.data.load("digits"), _table(folder / "table.csv")
+    digits, rows = vd.data.load("digits"), table(folder / "table.csv")
     return [
-        _trained(folder / "digits", digits, 2, seed=0),
-        _trained(folder / "others", digits, 2, seed=1),
-        _trained(folder / "table", table, 4, seed=0),
+        trained(folder / "digits", digits, 2, seed=0),
+        trained(folder / "others", digits, 2, seed=1),
+        trained(folder / "table", rows, 4, seed=0),
         folder / "nothing",
     ]
 
@@ -134,48 +112,15 @@ def desk(page_runs: list[Path]) -> studio.Desk:
 @pytest.fixture
 def visit(browser: Any, request: pytest.FixtureRequest) -> Iterator[Callable[..., Tab]]:
     """Open the studio at an address; a request that leaves this machine, or an error on the page, fails."""
-    strangers: list[str] = []
-    errors: list[str] = []
-    contexts = []
+    with watched(browser) as pages:
 
-    def guard(route: Any) -> None:
-        if route.request.url.startswith(("http://127.0.0.1:", "blob:http://127.0.0.1:")):
-            route.fallback()
-        else:
-            strangers.append(route.request.url)
-            route.abort()
+        def opened(hash_: str = "ground=none", *, on: Site | None = None, ready: bool = True, **how: Any) -> Tab:
+            where = on or request.getfixturevalue("site")
+            page = pages.page(**{"viewport": {"width": 1280, "height": 800}} | how)
+            page.goto(f"http://127.0.0.1:{where.port}/studio?token={TOKEN}#{hash_}")
+            tab = Tab(page)
+            if ready:
+                tab.until("s.ready && s.frames.first > 0")
+            return tab
 
-    def opened(hash_: str = "ground=none", *, on: Site | None = None, ready: bool = True, **how: Any) -> Tab:
-        where = on or request.getfixturevalue("site")
-        context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}} | how)
-        contexts.append(context)
-        context.route("**/*", guard)
-        page = context.new_page()
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.goto(f"http://127.0.0.1:{where.port}/studio?token={TOKEN}#{hash_}")
-        tab = Tab(page)
-        if ready:
-            tab.until("s.ready && s.frames.first > 0")
-        return tab
-
-    yield opened
-    for context in contexts:
-        context.close()
-    assert strangers == []
-    assert errors == []
-
-
-def _trained(path: Path, data: Any, latent: int, seed: int) -> Path:
-    model = vd.recipes.vae(data, latent=latent, hidden=(32,))
-    vd.fit(model, data, settings=Settings(epochs=5), progress=False, out=path, seed=seed)
-    return path
-
-
-def _table(path: Path) -> Any:
-    rng = np.random.default_rng(0)
-    z = rng.normal(size=(300, 2))
-    bent = np.stack((z[:, 0], np.sin(2 * z[:, 0]), z[:, 0] * z[:, 1], z[:, 1], z.sum(1)), 1)
-    lines = [",".join(f"{value:.4f}" for value in row) for row in bent + 0.1 * rng.normal(size=bent.shape)]
-    named = [f"{line},{'up' if up else 'down'}" for line, up in zip(lines, z[:, 0] > 0, strict=True)]
-    path.write_text("\n".join(["width,bend,twist,height,sum,side", *named]))
-    return vd.data.load(path, label="side")
+        yield opened
