@@ -20,8 +20,9 @@ from websockets.sync.client import ClientConnection
 
 from vaelid.errors import InputError
 from vaelid.serving import Cancelled, Page, Progress, Site, job, op
+from vaelid.serving.launch import bound
 from vaelid.serving.site import MESSAGE, TABS
-from vaelid.serving.sockets import BURST
+from vaelid.serving.sockets import BURST, WAITING
 
 
 class Counter:
@@ -62,6 +63,21 @@ class Counter:
         finally:
             Counter.working -= 1
         return {"steps": steps}
+
+    @job
+    def think(self, *, progress: Progress) -> dict[str, Any]:
+        Counter.working += 1
+        try:
+            while True:  # without a word
+                progress.check()
+                time.sleep(0.01)
+        finally:
+            Counter.working -= 1
+
+    @op
+    def slow(self) -> dict[str, Any]:
+        time.sleep(0.01)
+        return {}
 
     def drag(self, x: float, y: float) -> tuple[float, np.ndarray]:
         self.drags.append((x, y))
@@ -135,7 +151,10 @@ def test_no_path_leads_out_of_the_assets(site: Site, path: str) -> None:
 
 def test_every_asset_that_the_page_names_is_served(site: Site) -> None:
     _, headers, page = get(site, "/one")
-    assert "default-src 'self'" in headers["content-security-policy"]
+    for said in ("default-src 'self'", "frame-ancestors 'none'", "base-uri 'none'", "form-action 'none'"):
+        assert said in headers["content-security-policy"]
+    assert headers["x-frame-options"] == "DENY"
+    assert headers["cross-origin-resource-policy"] == "same-origin"
     named = re.findall(r'(?:src|href)="([^"]+)"', page.decode())
     styles = [path for path in named if path.endswith(".css")]
     for style in styles:
@@ -195,7 +214,8 @@ def test_what_cannot_be_answered_is_said_and_the_talk_goes_on(
 @pytest.mark.parametrize(
     "message",
     ["{", "[]", "3", '{"id": true, "op": "add"}', '{"id": 1}', '{"id": 1, "op": "add", "args": 3}', "[" * 5000,
-     '{"id": 1, "op": "add", "args": {"a": 1, "b": NaN}}', b"123", b"", struct.pack("<Iff", 1, float("nan"), 0)],
+     '{"id": 1, "op": "add", "args": {"a": 1, "b": NaN}}', '{"id": 1, "op": "add", "args": {"a": 1, "b": Infinity}}',
+     b"123", b"", struct.pack("<Iff", 1, float("nan"), 0)],
 )  # fmt: skip
 def test_malformed_messages_get_a_sentence(site: Site, message: str | bytes) -> None:
     with talk(site, "one") as socket:
@@ -265,6 +285,28 @@ def _last(socket: Any, number: int) -> dict[str, Any]:
         found = read(socket.recv(10))
         if found["id"] == number and "partial" not in found:
             return found
+
+
+def test_requests_that_wait_are_bounded(site: Site) -> None:
+    with talk(site, "one") as socket:
+        for number in range(WAITING + 20):
+            socket.send(json.dumps({"id": number, "op": "slow"}))
+        answers = [read(socket.recv(10)) for _ in range(WAITING + 20)]
+        refused = [each for each in answers if "too many requests" in each.get("error", "")]
+        assert 0 < len(refused) <= 20
+        assert ask(socket, 200, "add", a=2)["ok"] == {"sum": 3.0}
+
+
+def test_a_silent_job_ends_with_its_tab(site: Site) -> None:
+    with talk(site, "one") as socket:
+        socket.send(json.dumps({"id": 1, "op": "think"}))
+        wait_for(lambda: Counter.working == 1)
+    wait_for(lambda: Counter.working == 0)
+
+
+def test_it_listens_to_this_machine_alone() -> None:
+    with contextlib.closing(bound(0)) as listening:
+        assert listening.getsockname()[0] == "127.0.0.1"
 
 
 def test_a_client_gone_in_mid_job_ends_it(site: Site) -> None:
