@@ -38,7 +38,7 @@ def studio(
 
 def lesson(
     path: Annotated[
-        Path | None, typer.Argument(metavar="[RUN]", help="Run folder; a model that comes along if none.")
+        Path | None, typer.Argument(metavar="RUN", help="Run folder; a model that comes along if none.")
     ] = None,
     port: _Port = None,
     open_: _Open = False,

@@ -11,7 +11,7 @@ from torch.nn.functional import logsigmoid
 
 from vaelid.distributions.base import Distribution
 
-_TOGETHER = 16  # levels whose tails are stored at once
+_TOGETHER = 2048  # cells whose tails, at all levels, are held at once: what a cache holds
 
 
 @final
@@ -52,10 +52,12 @@ class DiscretizedLogistic(Distribution):
     @property
     def mean(self) -> Tensor:
         """Σ level · p(level), by the tails of the level's number K: E[K] = Σ_{k > 0} P(K ≥ k)."""
-        loc, scale = self.loc.unsqueeze(-1), self.log_scale.exp().unsqueeze(-1)
-        edges = _levels(self.loc, self.low, self.high, self.step)[1:] - self.step / 2
-        tails = [torch.sigmoid((loc - some) / scale).sum(-1) for some in torch.split(edges, _TOGETHER)]
-        return self.low + self.step * torch.stack(tails).sum(0)
+        sharp = torch.exp(-self.log_scale)
+        middle = self.loc * sharp
+        edges = (_levels(middle, self.low, self.high, self.step)[1:] - self.step / 2).unsqueeze(1)
+        cells = (torch.split(part.flatten(), _TOGETHER) for part in (middle, sharp.expand(middle.shape)))
+        numbers = [torch.sigmoid(torch.addcmul(at, by, edges, value=-1)).sum(0) for at, by in zip(*cells, strict=True)]
+        return self.low + self.step * torch.cat(numbers).view(middle.shape)
 
     @property
     def variance(self) -> Tensor:
