@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from serving_cases import running
+from studio.desk_cases import trained
 
+import vaelid as vd
 from vaelid import studio
 from vaelid.serving import Page, Site
 
@@ -80,6 +85,141 @@ def test_the_map_is_saved_as_a_picture(visit: Visit) -> None:
     assert width > state["size"][0]
     assert height > state["size"][1]
     assert download.value.suggested_filename == "digits-digit.png"
+
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def drawing(tab: Any, name: str) -> tuple[Any, list[str], list[Any]]:
+    """The map saved as SVG: its root, its texts, its points; it refers to nothing outside itself."""
+    with tab.page.expect_download() as download:
+        tab.by("svg").click()
+    assert download.value.suggested_filename == name
+    text = Path(download.value.path()).read_text(encoding="utf-8")
+    root = ElementTree.fromstring(text)
+    assert "://" not in text.replace('xmlns="http://www.w3.org/2000/svg"', "")
+    for each in root.iter():
+        assert each.get("href", "data:image/png;base64,").startswith("data:image/png;base64,")
+        assert each.get("clip-path", "url(#plot)") == "url(#plot)"
+    width, height = (float(root.get(side, "0")) for side in ("width", "height"))
+    assert width > tab.state["size"][0]
+    assert height > tab.state["size"][1]
+    points = [each for group in root.iter(f"{SVG}g") if group.get("class") == "points" for each in group]
+    return root, [each.text or "" for each in root.iter(f"{SVG}text")], points
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_map_is_saved_as_a_drawing(visit: Visit, desk: studio.Desk, theme: str) -> None:
+    tab = visit(f"ground=lattice&row={ROW}&a=-1,0&b=1,0.5", color_scheme=theme)
+    tab.until("s.lattice && s.row && s.path.state === 'done'")
+    root, texts, points = drawing(tab, "digits-digit.svg")
+    assert len(points) == tab.state["shown"] == 1797
+    assert {"z0", "z1", "digits · 2 latents · 1,797 rows", "digit:", "A", "B"} <= set(texts)
+    assert sum(bool(re.fullmatch("−?[0-9.]+", each)) for each in texts) >= 6  # ticks
+    counts = dict(zip(*(desk.colour("digit")[key] for key in ("names", "counts")), strict=True))
+    assert {f"{name} ({count})" for name, count in counts.items()} <= set(texts)
+    assert "E[x|z]" in root.findtext(f"{SVG}title", "")
+    assert any(each.startswith("Background: E[x|z]") for each in texts)
+    assert "1,797 points" in root.findtext(f"{SVG}desc", "")
+    assert len(list(root.iter(f"{SVG}image"))) == 1  # the background
+    across = sorted(float(each.get("cx", "nan")) for each in points)
+    plane, (x0, x1) = desk.plane("dims", 0, 1), (tab.state["view"][end] for end in ("x0", "x1"))
+    wanted = np.sort((plane["points"][:, 0] - x0) / (x1 - x0) * tab.state["size"][0])
+    np.testing.assert_allclose(across, wanted, atol=0.05)
+    tab.by("legend-entry").nth(3).click()
+    tab.until("s.shown < s.points")
+    tab.by("zoom-in").click()
+    view = tab.until(f"s.view.x0 > {x0} + 0.01")["view"]
+    x, y = plane["points"][np.asarray(desk.colour("digit")["codes"]) != 3].T
+    seen = (view["x0"] < x) & (x < view["x1"]) & (view["y0"] < y) & (y < view["y1"])
+    _, texts, points = drawing(tab, "digits-digit.svg")
+    assert 0 < len(points) == np.count_nonzero(seen) < 1797
+    assert f"3 ({counts['3']}), hidden" in texts
+
+
+def test_a_drawing_says_what_volume_numbers_and_selections_are(visit: Visit) -> None:
+    tab = visit("ground=volume&colour=KL&tool=lasso")
+    tab.until("s.volume && s.volume.state === 'done'")
+    corners = [tab.spot(*each) for each in ((0.4, 0.35), (0.6, 0.35), (0.6, 0.65), (0.4, 0.35))]
+    tab.drag(*corners)
+    tab.until("s.selection && s.selection.count > 0")
+    tab.by("svg").focus()
+    with tab.page.expect_download() as download:
+        tab.page.keyboard.press("Enter")
+    root = ElementTree.parse(download.value.path()).getroot()
+    assert "log √det G" in root.findtext(f"{SVG}title", "")
+    texts = [each.text or "" for each in root.iter(f"{SVG}text")]
+    assert any(re.fullmatch(r"KL: \S+", each) for each in texts)
+    faded = [each for each in root.iter(f"{SVG}circle") if each.get("opacity")]
+    assert len(faded) == 1797 - tab.state["selection"]["count"]
+
+
+def test_names_and_crowds_in_a_drawing(visit: Visit, tmp_path: Path) -> None:
+    many = 20_500
+    table = tmp_path / "crowd.csv"
+    rng = np.random.default_rng(0)
+    sides = ("c", "<a> & 'b'")
+    rows = [f"{a:.3f},{b:.3f},{sides[int(a > 0)]}" for a, b in rng.normal(size=(many, 2))]
+    table.write_text("\n".join(["p,q,side", *rows]))
+    path = trained(tmp_path / "crowd", vd.data.load(table, label="side"), latent=2)
+    with running({"studio": Page("Studio", lambda: studio.Desk([path]))}, "studio") as site:
+        tab = visit(on=site)
+        assert tab.state["shown"] == many
+        root, texts, points = drawing(tab, "crowd-side.svg")
+        assert [each.tag for each in points] == [f"{SVG}image"]
+        assert "20,500 points, as an image" in root.findtext(f"{SVG}desc", "")
+        assert any(each.startswith("<a> & 'b' (") for each in texts)
+        tab.by("legend-entry").first.click()
+        tab.until("s.shown < s.points")
+        assert len(drawing(tab, "crowd-side.svg")[2]) == tab.state["shown"]
+
+
+def test_cells_that_were_not_observed_are_called_missing(visit: Visit, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(120, 1))
+    table = tmp_path / "table.csv"
+    rows = [",".join(f"{value:.3f}" for value in row) for row in z + 0.1 * rng.normal(size=(120, 3))]
+    table.write_text("\n".join(["width,bend,twist", *rows]))
+    data = vd.data.load(table)
+    mask = rng.random((120, 3)) > 0.3
+    mask[7] = [True, False, True]
+    path = trained(tmp_path / "masked", data, mask=mask, latent=2)
+    desk = studio.Desk([path])
+    desk.open(0)
+    found = desk.row(7)
+    assert found["missing"] == [False, True, False]
+    with running({"studio": Page("Studio", lambda: studio.Desk([path]))}, "studio") as site:
+        tab = visit("ground=none&row=7&tab=row&colour=bend", on=site)
+        tab.until("s.row && s.row.state === 'done'")
+        cells = tab.by("panel-row").locator("table.values tbody tr")
+        said = [each.split("\t") for each in cells.all_inner_texts()]
+        assert [name for name, *_ in said] == ["width", "bend", "twist"]
+        assert [x == "missing" for _, x, _ in said] == found["missing"]
+        assert cells.nth(1).locator("td em").inner_text() == "missing"  # set apart from numbers
+        assert all(re.fullmatch("−?[0-9.]+", again) for *_, again in said)  # what the model makes of it
+        for name, where in (("near-latent", "latent"), ("near-data", "data")):
+            near = tab.by(name).locator("button").evaluate_all("all => all.map(e => +e.dataset.row)")
+            assert near == [each["row"] for each in found["neighbours"][where]]
+            assert len(near) == 8
+        tab.until("s.colour === 'bend'")
+        missing = tab.by("legend").locator(".entry")
+        assert missing.inner_text().strip() == "missing"
+        assert missing.locator("canvas").count() == 1
+        _, texts, points = drawing(tab, "masked-bend.svg")
+        rings = [each for each in points if each.get("stroke")]
+        assert len(rings) == np.count_nonzero(~mask[:, 1])
+        assert "missing" in texts
+        tab.by("tab-selection").click()
+        with tab.page.expect_download() as download:
+            tab.by("csv-all").click()
+        rows_ = desk.plane("dims", 0, 1)["rows"].tolist()
+        assert Path(download.value.path()).read_text() == desk.table(rows_)["csv"]
+        tab.by("tab-row").click()
+        tab.by("near-data").locator("button").first.click()
+        second = found["neighbours"]["data"][0]["row"]
+        tab.until(f"s.row && s.row.row === {second}")
+        again = [each == "missing" for each in cells.locator("td:nth-child(2)").all_inner_texts()]
+        assert again == desk.row(second)["missing"] == (~mask[second]).tolist()
 
 
 def test_by_keyboard_alone(visit: Visit) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -84,6 +85,7 @@ class Subject:
         changed = tuple(file.stat().st_mtime_ns for file in (run.model_file, run.path / "config.toml") if file.exists())
         key = (run.path.resolve(), device, changed)
         with _OPENING:
+            _load()
             found = _OPENED.pop(key, None) or cls._read(run)
             if found.dataset is not None:  # rows that are gone may come back
                 _OPENED[key] = found
@@ -276,6 +278,13 @@ def _parts(run: Run, dataset: Dataset | None) -> np.ndarray:
     for code, places in enumerate((split.train, split.validation, split.test)):
         part[places] = code
     return part
+
+
+@functools.cache
+def _load() -> None:
+    """Have PyTorch load what forward derivatives need, which two jobs at once would not survive (Python 3.11)."""
+    one = torch.ones(1)
+    torch.func.jvp(torch.sin, (one,), (one,))
 
 
 _OPENED: OrderedDict[tuple[Path, str | None, tuple[int, ...]], Subject] = OrderedDict()

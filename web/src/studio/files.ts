@@ -1,6 +1,7 @@
 // Files that the browser saves: tables and pictures made in the page.
 
 export const sheet = (csv: string): Blob => new Blob([csv], { type: "text/csv;charset=utf-8" });
+export const drawing = (svg: string): Blob => new Blob([svg], { type: "image/svg+xml;charset=utf-8" });
 
 /** Save a file under a name. */
 export function save(blob: Blob, name: string): void {

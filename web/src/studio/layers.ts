@@ -6,7 +6,14 @@ import type { Contours } from "./contours";
 import { rgb } from "./paint";
 import type { Ellipses, Lattice, Volume } from "./types";
 
-type Context = CanvasRenderingContext2D;
+/** What the layers are drawn with: a canvas, or a file of vectors. */
+export type Pen = Pick<
+  CanvasRenderingContext2D,
+  | "fillStyle" | "strokeStyle" | "lineWidth" | "lineJoin" | "globalAlpha" | "font" | "textAlign" | "textBaseline" | "imageSmoothingEnabled"
+  | "beginPath" | "moveTo" | "lineTo" | "closePath" | "arc" | "rect" | "fill" | "stroke" | "fillRect" | "setLineDash"
+  | "fillText" | "measureText" | "save" | "restore" | "translate" | "rotate"
+> & { drawImage(picture: HTMLCanvasElement, x: number, y: number, width: number, height: number): void };
+
 export interface Colours {
   paper: [number, number, number];
   ink: string;
@@ -91,21 +98,21 @@ export function haze(log: Tensor, hex: string): HTMLCanvasElement {
   return shade(log, top, top + 1, (t) => [r, g, b, Math.round(170 * Math.exp(t))]);
 }
 
-export function place(context: Context, picture: HTMLCanvasElement, { x0, y0, x1, y1 }: Frame, view: View, smooth: boolean): void {
+export function place(context: Pen, picture: HTMLCanvasElement, { x0, y0, x1, y1 }: Frame, view: View, smooth: boolean): void {
   context.imageSmoothingEnabled = smooth;
   context.drawImage(picture, view.px(x0), view.py(y1), (x1 - x0) * view.scale, (y1 - y0) * view.scale);
   context.imageSmoothingEnabled = true;
 }
 
-export function drawContours(context: Context, found: Contours[], view: View, stroke: string, dash: number[]): void {
+export function drawContours(context: Pen, found: Contours[], view: View, stroke: string, dash: number[]): void {
   context.strokeStyle = stroke;
   context.lineWidth = 1.6;
   context.setLineDash(dash);
-  for (const { pieces } of found) {
+  for (const { lines } of found) {
     context.beginPath();
-    for (let k = 0; k < pieces.length; k += 4) {
-      context.moveTo(view.px(pieces[k] ?? 0), view.py(pieces[k + 1] ?? 0));
-      context.lineTo(view.px(pieces[k + 2] ?? 0), view.py(pieces[k + 3] ?? 0));
+    for (const line of lines) {
+      context.moveTo(view.px(line[0] ?? 0), view.py(line[1] ?? 0));
+      for (let k = 2; k < line.length; k += 2) context.lineTo(view.px(line[k] ?? 0), view.py(line[k + 1] ?? 0));
     }
     context.stroke();
   }
@@ -113,7 +120,7 @@ export function drawContours(context: Context, found: Contours[], view: View, st
 }
 
 /** Ellipses of one standard deviation, and of two, dashed, if `twice`. */
-export function drawEllipses(context: Context, { centre, axes }: Ellipses, view: View, stroke: string, twice = false): void {
+export function drawEllipses(context: Pen, { centre, axes }: Ellipses, view: View, stroke: string, twice = false): void {
   context.strokeStyle = stroke;
   const n = axes.data.length / 4;
   context.lineWidth = n > 20 ? 0.8 : 1.6;
@@ -137,7 +144,7 @@ export function drawEllipses(context: Context, { centre, axes }: Ellipses, view:
   context.setLineDash([]);
 }
 
-export function drawLine(context: Context, points: ArrayLike<number>, view: View, stroke: string, dash: number[], halo: string): void {
+export function drawLine(context: Pen, points: ArrayLike<number>, view: View, stroke: string, dash: number[], halo: string): void {
   for (const [style, width] of [
     [halo, 6],
     [stroke, 2.5],
@@ -154,7 +161,7 @@ export function drawLine(context: Context, points: ArrayLike<number>, view: View
 }
 
 /** A named pin: an end of a path. */
-export function drawPin(context: Context, x: number, y: number, name: string, fill: string, text: string): void {
+export function drawPin(context: Pen, x: number, y: number, name: string, fill: string, text: string): void {
   context.fillStyle = fill;
   context.strokeStyle = text;
   context.lineWidth = 2;
@@ -169,7 +176,7 @@ export function drawPin(context: Context, x: number, y: number, name: string, fi
   context.fillText(name, x, y + 0.5);
 }
 
-export function drawRing(context: Context, x: number, y: number, radius: number, stroke: string, halo: string): void {
+export function drawRing(context: Pen, x: number, y: number, radius: number, stroke: string, halo: string): void {
   for (const [style, width] of [
     [halo, 5],
     [stroke, 2.2],
@@ -182,7 +189,7 @@ export function drawRing(context: Context, x: number, y: number, radius: number,
   }
 }
 
-export function drawCross(context: Context, x: number, y: number, stroke: string, halo: string): void {
+export function drawCross(context: Pen, x: number, y: number, stroke: string, halo: string): void {
   for (const [style, width] of [
     [halo, 5],
     [stroke, 2],
@@ -207,9 +214,8 @@ export const LEFT = 46;
 export const BOTTOM = 40;
 
 /** Ticks and names of both axes, around a plot that is LEFT from the left and BOTTOM from the bottom. */
-export function drawAxes(context: Context, view: View, names: [string, string], { ink, quiet, line }: Colours, oneAxis: boolean): void {
+export function drawAxes(context: Pen, view: View, names: [string, string], { ink, quiet, line }: Colours, oneAxis: boolean): void {
   const { x0, x1, y0, y1 } = view.frame;
-  context.clearRect(0, 0, view.width + LEFT, view.height + BOTTOM);
   context.font = "12px system-ui, sans-serif";
   context.fillStyle = quiet;
   context.strokeStyle = line;
@@ -245,7 +251,7 @@ export function drawAxes(context: Context, view: View, names: [string, string], 
   context.restore();
 }
 
-function stroke(context: Context, x0: number, y0: number, x1: number, y1: number): void {
+function stroke(context: Pen, x0: number, y0: number, x1: number, y1: number): void {
   context.beginPath();
   context.moveTo(Math.round(x0) + 0.5, Math.round(y0) + 0.5);
   context.lineTo(Math.round(x1) + 0.5, Math.round(y1) + 0.5);
@@ -258,7 +264,7 @@ function label(at: number, all: number[]): string {
   return at.toFixed(digits).replace("-", "−");
 }
 
-function fitted(context: Context, text: string, width: number): string {
+function fitted(context: Pen, text: string, width: number): string {
   if (context.measureText(text).width <= width) return text;
   let cut = text;
   while (cut.length > 3 && context.measureText(`${cut}…`).width > width) cut = cut.slice(0, -1);

@@ -4,7 +4,7 @@ import { whole } from "../core/numbers";
 import { colour, type Ramp } from "../core/pictures";
 import { theme } from "../core/theme";
 import { volumeRamp } from "./layers";
-import { category, trace, type Style } from "./paint";
+import { category, MISSING, trace, type Style } from "./paint";
 import { short } from "./parts";
 import type { Station } from "./station";
 
@@ -18,7 +18,7 @@ export function Legend({ station }: { station: Station }) {
         <Bar ramp="viridis" low={colouring.low} high={colouring.high} name={column} />
         {colouring.values.data.some((value) => !Number.isFinite(value)) && (
           <span class="entry">
-            <Mark style={{ rgb: [128, 134, 142], mark: "ring" }} /> missing
+            <Mark style={MISSING} /> missing
           </span>
         )}
       </div>
@@ -83,6 +83,14 @@ export function Bar({ ramp, low, high, name }: { ramp: Ramp; low: number; high: 
   );
 }
 
+/** What the background is, in a sentence; empty where there is none. */
+export function groundWords(station: Station): string {
+  const ground = station.ground.value;
+  const volume = station.volume.value?.value;
+  if (ground === "lattice" && station.lattice.value) return `Background: ${station.info.value?.expected} at the middle of each cell; cells off the data fade.`;
+  return ground === "volume" && volume ? `Background: ${volume.said || "log √det G"}.` : "";
+}
+
 /** What the background shows, with its scale. */
 export function GroundLegend({ station }: { station: Station }) {
   const ground = station.ground.value;
@@ -90,7 +98,7 @@ export function GroundLegend({ station }: { station: Station }) {
   if (ground === "lattice" && info?.kind === "image") {
     return (
       <p class="colours quiet" data-testid="ground-legend">
-        {station.lattice.value ? `Background: ${info.expected} at the middle of each cell; cells off the data fade.` : <span class="busy">Background: decoding …</span>}
+        {groundWords(station) || <span class="busy">Background: decoding …</span>}
       </p>
     );
   }

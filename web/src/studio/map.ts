@@ -2,10 +2,11 @@
 import { effect } from "@preact/signals";
 import { theme, token } from "../core/theme";
 import { prepared } from "../core/view";
+import type { Cloud } from "./cloud";
 import { contours, type Contours } from "./contours";
 import {
   BOTTOM, drawAxes, drawContours, drawCross, drawEllipses, drawLine, drawPin, drawRing, haze, LEFT, mosaic, place, volumePicture,
-  type Colours,
+  type Colours, type Pen,
 } from "./layers";
 import { paintOf, rgb, type Paint } from "./paint";
 import { PointLayer } from "./points";
@@ -110,12 +111,53 @@ export class MapCanvas {
 
   /** Map as a picture: what the canvases show, on paper. */
   drawInto(context: CanvasRenderingContext2D, x: number, y: number): void {
-    const { view } = this.station;
-    const { width, height } = view;
-    const cross = this.station.cross.peek();
+    const { width, height } = this.station.view;
     context.drawImage(this.axes, x, y, width + LEFT, height + BOTTOM);
     for (const layer of [this.plot, this.over]) context.drawImage(layer, x + LEFT, y, width, height);
-    if (cross) drawCross(context, x + LEFT + view.px(cross[0]), y + view.py(cross[1]), this.colours.ink, `rgb(${this.colours.paper.join(" ")})`);
+    context.save();
+    context.translate(x + LEFT, y);
+    this.drawCross(context);
+    context.restore();
+  }
+
+  /** What the points look like; null while there are none. */
+  get look(): { cloud: Cloud; paint: Paint; bright: Uint8Array | null; colours: Colours } | null {
+    const cloud = this.station.cloud.peek();
+    return cloud && this.paint && { cloud, paint: this.paint, bright: this.bright, colours: this.colours };
+  }
+
+  /** What lies under the points: the background, and the haze of a posterior. */
+  drawGround(pen: Pen): void {
+    const { view, ground, lattice, volume, posterior } = this.station;
+    const { dark } = this.colours;
+    const background = ground.peek() === "lattice" ? lattice.peek() : ground.peek() === "volume" ? volume.peek() : null;
+    if (background) {
+      if (this.ground?.key !== background || this.ground.dark !== dark) {
+        const { value } = background;
+        this.ground = { key: background, dark, picture: "tiles" in value ? mosaic(value, this.colours) : volumePicture(value, dark) };
+      }
+      place(pen, this.ground.picture, background.frame, view, true);
+    }
+    const found = posterior.value.peek();
+    if (found?.kind === "grid") {
+      const fog = this.fogOf(found);
+      const [x0, y0, x1, y1] = found.frame;
+      place(pen, fog.picture, { x0, y0, x1, y1 }, view, true);
+    }
+  }
+
+  /** Ticks and names, around the plot. */
+  drawFrame(pen: Pen): void {
+    const { view, info, flat } = this.station;
+    const plane = flat.peek();
+    if (plane) drawAxes(pen, view, plane.axes, this.colours, info.peek()?.latent === 1);
+  }
+
+  /** The crosshair; on the page an element of its own. */
+  drawCross(pen: Pen): void {
+    const { view, cross } = this.station;
+    const at = cross.peek();
+    if (at) drawCross(pen, view.px(at[0]), view.py(at[1]), this.colours.ink, `rgb(${this.colours.paper.join(" ")})`);
   }
 
   private viewChanged(): void {
@@ -157,35 +199,24 @@ export class MapCanvas {
       }
     }
     if (this.stale.plot) this.drawPlot();
-    if (this.stale.over) this.drawOver();
+    if (this.stale.over) {
+      const context = prepared(this.over, view.width, view.height);
+      context.clearRect(0, 0, view.width, view.height);
+      this.drawOver(context);
+    }
     this.stale.plot = this.stale.over = false;
   }
 
   private drawPlot(): void {
-    const { view, info, flat, ground, lattice, volume, posterior } = this.station;
-    const { dark } = this.colours;
+    const { view } = this.station;
     const context = prepared(this.plot, view.width, view.height);
-    const paper = `rgb(${this.colours.paper.join(" ")})`;
-    context.fillStyle = paper;
+    context.fillStyle = `rgb(${this.colours.paper.join(" ")})`;
     context.fillRect(0, 0, view.width, view.height);
-    const background = ground.peek() === "lattice" ? lattice.peek() : ground.peek() === "volume" ? volume.peek() : null;
-    if (background) {
-      if (this.ground?.key !== background || this.ground.dark !== dark) {
-        const { value } = background;
-        this.ground = { key: background, dark, picture: "tiles" in value ? mosaic(value, this.colours) : volumePicture(value, dark) };
-      }
-      place(context, this.ground.picture, background.frame, view, true);
-    }
-    const found = posterior.value.peek();
-    if (found?.kind === "grid") {
-      const fog = this.fogOf(found);
-      const [x0, y0, x1, y1] = found.frame;
-      place(context, fog.picture, { x0, y0, x1, y1 }, view, true);
-    }
+    this.drawGround(context);
     this.points.put(context, view);
-    const plane = flat.peek();
-    if (!plane) return;
-    drawAxes(prepared(this.axes, view.width + LEFT, view.height + BOTTOM), view, plane.axes, this.colours, info.peek()?.latent === 1);
+    const around = prepared(this.axes, view.width + LEFT, view.height + BOTTOM);
+    around.clearRect(0, 0, view.width + LEFT, view.height + BOTTOM);
+    this.drawFrame(around);
   }
 
   private fogOf(found: GridPosterior) {
@@ -198,13 +229,12 @@ export class MapCanvas {
     return this.fog;
   }
 
-  private drawOver(): void {
+  /** What lies over the points: ellipses, contours, paths, rings, lassos. */
+  drawOver(context: Pen): void {
     const s = this.station;
     const { view } = s;
     const { accent, second, ink, dark } = this.colours;
     const paper = `rgb(${this.colours.paper.join(" ")})`;
-    const context = prepared(this.over, view.width, view.height);
-    context.clearRect(0, 0, view.width, view.height);
     const chosen = s.row.value.peek();
     const posterior = s.posterior.value.peek();
     if (posterior?.kind === "grid") {

@@ -1,7 +1,7 @@
 // One map with what belongs to it: what it shows, the canvases, hover, legend.
 import { useEffect, useRef } from "preact/hooks";
 import { whole } from "../core/numbers";
-import { fileName, savePicture } from "./files";
+import { drawing, fileName, save, savePicture } from "./files";
 import { gestures } from "./gestures";
 import { GroundLegend, Legend } from "./legend";
 import { MapCanvas } from "./map";
@@ -10,6 +10,7 @@ import { Thumb } from "./parts";
 import { mapPicture } from "./picture";
 import { announce, current, front, runs, stations, tool } from "./state";
 import type { Station } from "./station";
+import { mapSvg } from "./svg";
 import type { Ground, PlaneKey } from "./types";
 
 export function MapView({ station }: { station: Station }) {
@@ -38,6 +39,7 @@ export function MapView({ station }: { station: Station }) {
   const pair = stations.value.length > 1;
   const chosen = current.value === station;
   const plane = station.flat.value;
+  const file = fileName(info?.name ?? "map", station.column.value);
   return (
     <section class={pair && chosen ? "map chosen" : "map"} aria-label={info ? `Map of ${info.name}` : "Map"} data-testid="map">
       <Choices station={station} pair={pair} />
@@ -89,12 +91,27 @@ export function MapView({ station }: { station: Station }) {
           </button>
           <button
             type="button"
-            aria-label="save the map as a picture"
+            class="format"
+            aria-label="save the map as PNG"
             title="Save the map as PNG"
             data-testid="png"
-            onClick={() => map.current && void savePicture(mapPicture(station, map.current), `${fileName(info?.name ?? "map", station.column.value)}.png`).then(() => announce("The map is saved as a picture."))}
+            onClick={() => map.current && void savePicture(mapPicture(station, map.current), `${file}.png`).then(() => announce("The map is saved as a picture."))}
           >
-            ⤓
+            PNG
+          </button>
+          <button
+            type="button"
+            class="format"
+            aria-label="save the map as SVG"
+            title="Save the map as SVG, with lines, points and text that can be edited"
+            data-testid="svg"
+            onClick={() => {
+              if (!map.current) return;
+              save(drawing(mapSvg(station, map.current)), `${file}.svg`);
+              announce("The map is saved as a drawing.");
+            }}
+          >
+            SVG
           </button>
         </span>
       </div>

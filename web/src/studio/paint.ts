@@ -23,6 +23,8 @@ export interface Paint {
 export const rgb = (hex: string): [number, number, number] => [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16)) as [number, number, number];
 
 const GREY: [number, number, number] = [128, 134, 142];
+/** A point whose number is missing. */
+export const MISSING: Style = { rgb: GREY, mark: "ring" };
 
 /** The style of a category; past the twelfth the colours come again with another mark, the last "other" is grey. */
 export function category(code: number, names: string[]): Style {
@@ -39,15 +41,15 @@ export function paintOf(colouring: Colouring | null, n: number, hidden: Readonly
   }
   const { low, high } = colouring;
   const styles: Style[] = Array.from({ length: STEPS }, (_, k) => ({ rgb: colour(k / (STEPS - 1), RAMP), mark: "disc" }));
-  styles.push({ rgb: GREY, mark: "ring" });
+  styles.push(MISSING);
   const codes = Uint8Array.from(colouring.values.data, (value) =>
     Number.isFinite(value) ? Math.round(Math.min(Math.max((value - low) / (high - low || 1), 0), 1) * (STEPS - 1)) : STEPS,
   );
   return { codes, styles, off: new Uint8Array(styles.length) };
 }
 
-/** A mark's outline around the origin, for canvases and legends alike. */
-export function trace(context: CanvasRenderingContext2D | Path2D, mark: Mark, x: number, y: number, radius: number): void {
+/** A mark's outline around a place. */
+export function trace(context: Pick<CanvasPath, "rect" | "arc" | "moveTo" | "lineTo" | "closePath">, mark: Mark, x: number, y: number, radius: number): void {
   if (mark === "square") context.rect(x - radius * 0.9, y - radius * 0.9, radius * 1.8, radius * 1.8);
   else if (mark === "diamond") {
     context.moveTo(x, y - radius * 1.25);
