@@ -59,6 +59,13 @@ class Problem:
         group = Group(z, self.prior, self.start, log_prior, log_posterior)
         return Trace((group,), likelihood, likelihood.log_prob(self.batch.x, self.batch.mask))
 
+    @property
+    def centre(self) -> Tensor:
+        """T(0), where noise of 0 is pushed to, (batch, latent)."""
+        x = self.batch.x
+        zero = torch.zeros(1, self.batch.rows, self.noise_size, dtype=x.dtype, device=x.device)
+        return self.start.push(zero)[0][0]
+
     def log_joint(self, z: Tensor) -> Tensor:
         """log p(x, z) for z (sample, batch, latent): (sample, batch), nats."""
         likelihood = self.model.decode(z, self.batch.context)
@@ -272,9 +279,7 @@ class VAE(nn.Module):
         return event if raw else self.likelihood.feature_shape(event)
 
     def _centre(self, batch: Batch, start: Literal["posterior", "prior"] = "posterior") -> Tensor:
-        problem = self.given(batch, start)
-        zero = torch.zeros(1, batch.rows, problem.noise_size, device=self.device, dtype=self.dtype)
-        return problem.start.push(zero)[0][0]
+        return self.given(batch, start).centre
 
 
 # what a network raises when its input does not fit

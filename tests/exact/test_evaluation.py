@@ -24,7 +24,7 @@ from vaelid.types import Batch
 
 PASSES = importlib.import_module("vaelid.evidence.importance")  # whose name its function took
 KEY, ROWS, SIZE, LATENT = Key(8), 37, 6, 3
-FIELDS = ("log_evidence", "mc_se", "ess", "k_hat", "elbo", "reconstruction", "rate", "kl", "centre")
+FIELDS = ("log_evidence", "mc_se", "ess", "k_hat", "elbo", "elbo_se", "reconstruction", "rate", "kl", "centre")
 
 
 @pytest.fixture
@@ -68,6 +68,7 @@ def test_by_hand(model: VAE, x: Tensor) -> None:
         "kl": kl,
         "rate": kl.sum(1),
         "elbo": trace.log_likelihood.mean(0) - kl.sum(1),
+        "elbo_se": trace.log_likelihood.std(0) / 50**0.5,
         "centre": q.loc.detach(),
     }
     assert expected.keys() == set(FIELDS)

@@ -33,6 +33,7 @@ class Importance:
         k_hat: Pareto shape of the largest weights (Vehtari et al. 2024); above 0.7 neither L_K nor its error can be
             relied upon. NaN where K is too small to tell.
         elbo: mean of log w over the same draws, with the closed form of the KL where there is one.
+        elbo_se: Monte Carlo standard error of ``elbo``; NaN where K is 1.
         reconstruction: mean of log p(x|z) over the draws.
         rate: KL(q ‖ p), closed form where there is one, else the mean of log q − log p.
         kl: the rate per latent dimension where there is a closed form, (rows, latent); else None.
@@ -45,6 +46,7 @@ class Importance:
     ess: Tensor
     k_hat: Tensor
     elbo: Tensor
+    elbo_se: Tensor
     reconstruction: Tensor
     rate: Tensor
     kl: Tensor | None
@@ -83,20 +85,22 @@ def importance(
         if on_rows is not None:
             on_rows(min(first + rows, batch.rows))
     columns: list[Any] = [None if column[0] is None else torch.cat(column) for column in zip(*parts, strict=True)]
-    return Importance(*columns, samples)  # type: ignore[call-arg]  # nine columns and K
+    return Importance(*columns, samples)  # type: ignore[call-arg]  # ten columns and K
 
 
 def _rows(model: VAE, batch: Batch, samples: int, key: Key) -> tuple[Tensor | None, ...]:
     problem = model.given(batch)
     per_pass = max(1, DECODER_ROWS // batch.rows)
     zero = torch.zeros(batch.rows, dtype=torch.float64, device=batch.x.device)
-    reconstruction, gap, weights = zero, zero, []
+    reconstruction, square, gap, weights = zero, zero, zero, []
     for start in range(0, samples, per_pass):
         u = problem.noise(key, min(per_pass, samples - start), start=start)
         trace = problem.trace(u)
         log_weight = trace.log_weight.double()
-        reconstruction = reconstruction + trace.log_likelihood.double().sum(0)
-        gap = gap + (log_weight - trace.log_likelihood.double()).sum(0)
+        log_likelihood = trace.log_likelihood.double()
+        reconstruction = reconstruction + log_likelihood.sum(0)
+        square = square + log_likelihood.square().sum(0)
+        gap = gap + (log_weight - log_likelihood).sum(0)
         weights.append(log_weight)
     log_weight = torch.cat(weights)
     estimate, mc_se, ess = reduced(log_weight, reverse=False)
@@ -104,16 +108,20 @@ def _rows(model: VAE, batch: Batch, samples: int, key: Key) -> tuple[Tensor | No
     q: Any = problem.start
     p: Any = problem.prior
     kl = kl_cells(q, p).double() if has_kl(q, p) else None
-    rate = -gap / samples if kl is None else kl.sum(-1)
-    centre, _ = q.push(torch.zeros(1, batch.rows, problem.noise_size, dtype=model.dtype, device=batch.x.device))
+    if kl is None:
+        rate, variance = -gap / samples, log_weight.var(0) if samples > 1 else zero / 0
+    else:
+        rate = kl.sum(-1)
+        variance = (square - samples * reconstruction.square()).clamp(min=0) / (samples - 1)
     return (
         estimate,
         mc_se,
         ess,
         pareto_k(log_weight),
         reconstruction - rate,
+        (variance / samples).sqrt(),
         reconstruction,
         rate,
         kl,
-        centre[0],
+        problem.centre,
     )

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 from scipy import optimize
-from torch import Tensor
 
 from vaelid.evidence.quadrature import Quadrature
 from vaelid.lesson.datum import Datum
+from vaelid.studio.maps import middles
 
 WIDE = 4.0  # standard deviations that frames show
 STEP = 0.5  # to which the ends of frames are rounded outwards
@@ -28,7 +28,7 @@ def belief(datum: Datum, side: int, frame: list[float] | None = None) -> dict[st
         frame: x₀, y₀, x₁, y₁; by default a square that shows the prior and the posterior.
     """
     ends = whole(datum) if frame is None else frame
-    z = _midpoints(ends, side)
+    z = torch.from_numpy(middles(ends, side, side))
     prior, likelihood = datum.log_prior(z), datum.log_likelihood(z)
     log_evidence, error = datum.log_evidence
     maps = {"log_prior": prior, "log_likelihood": likelihood, "log_posterior": prior + likelihood - log_evidence}
@@ -85,11 +85,3 @@ def mode(datum: Datum) -> list[float]:
 
     found: list[float] = optimize.minimize(objective, node, jac=True, method="L-BFGS-B").x.tolist()
     return found
-
-
-def _midpoints(frame: list[float], side: int) -> Tensor:
-    """Midpoints of the cells of a frame, (side², 2), x running fastest."""
-    share = (torch.arange(side, dtype=torch.float64) + 0.5) / side
-    x, y = frame[0] + (frame[2] - frame[0]) * share, frame[1] + (frame[3] - frame[1]) * share
-    up, across = torch.meshgrid(y, x, indexing="ij")
-    return torch.stack((across.flatten(), up.flatten()), 1)

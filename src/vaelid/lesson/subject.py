@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, final
@@ -14,6 +13,7 @@ from vaelid.lesson.companion import companion, latent_of
 from vaelid.runs import SCORING, Run
 from vaelid.serving import Progress
 from vaelid.studio import Subject
+from vaelid.studio.subject import named
 
 OFFERED = 40  # rows to choose from
 MODEL = Path(__file__).parent / "model"
@@ -71,7 +71,7 @@ class Lesson:
         subject, model = self.subject, self.subject.model
         boxes = {"p(z)": model.prior, "p(x|z)": model.likelihood, "q(z|x)": model.posterior}
         return {
-            "model": ", ".join(f"{sign} {_words(box)}" for sign, box in boxes.items()),
+            "model": ", ".join(f"{sign} {named(box)}" for sign, box in boxes.items()),
             "companion": self.companion,
             "said": self.said,
             "latent": 2,
@@ -95,8 +95,3 @@ class Lesson:
         for code in range(len(kinds)):
             turn[codes == code] = np.arange((codes == code).sum())
         return [int(place) for place in order[np.lexsort((codes, turn))][:OFFERED]]
-
-
-def _words(box: object) -> str:
-    """What a box of a model is called: ``diagonal normal``."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(box).__name__).lower()

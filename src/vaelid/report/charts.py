@@ -41,12 +41,13 @@ class Principal(NamedTuple):
 
     @classmethod
     def of(cls, z: np.ndarray) -> Principal:
-        """Those of points (n, d), with n and d two or more."""
-        from sklearn.decomposition import PCA
-
+        """Those of points (n, d), with n and d two or more. The largest entry of each axis is positive."""
+        values, vectors = np.linalg.eigh(np.cov(z.T))
+        axes = vectors[:, :-3:-1].T
+        axes = axes * np.sign(np.take_along_axis(axes, np.abs(axes).argmax(1)[:, None], 1))
         with np.errstate(invalid="ignore", divide="ignore"):
-            pca = PCA(2, svd_solver="full").fit(z)
-        return cls(pca.mean_, pca.components_, np.nan_to_num(pca.explained_variance_ratio_))
+            shares = np.nan_to_num(values[:-3:-1] / values.sum())
+        return cls(z.mean(0), axes, shares)
 
     def __call__(self, z: np.ndarray) -> np.ndarray:
         """Where points (n, d) lie in the plane, (n, 2)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, MutableMapping
@@ -37,7 +38,7 @@ class Tab:
         self.socket, self.opened, self.pool = socket, opened, pool
         self.thread = ThreadPoolExecutor(1, "tab")
         self.loop = asyncio.get_running_loop()
-        self.jobs: dict[int, tuple[str, _Flag]] = {}
+        self.jobs: dict[int, tuple[str, threading.Event]] = {}
         self.tasks: set[asyncio.Task[None]] = set()
         self.drag: wire.Drag | None = None
         self.dragging = False
@@ -67,8 +68,8 @@ class Tab:
 
     def leave(self) -> None:
         """End what still runs for this tab."""
-        for _, flag in self.jobs.values():
-            flag.up = True
+        for _, over in self.jobs.values():
+            over.set()
         for task in list(self.tasks):
             task.cancel()
 
@@ -128,16 +129,17 @@ class Tab:
         await self._answer(number, name, self.thread, lambda: getattr(desk, name)(**given))
 
     async def _job(self, desk: Desk, number: int, name: str, given: dict[str, Any]) -> None:
-        for other, flag in self.jobs.values():
-            flag.up = flag.up or other == name
-        flag = _Flag()
-        self.jobs[number] = name, flag
+        for other, earlier in self.jobs.values():
+            if other == name:
+                earlier.set()
+        over = threading.Event()
+        self.jobs[number] = name, over
 
         def send(partial: dict[str, Any]) -> None:
             packed = wire.pack({"id": number, "partial": partial})
             asyncio.run_coroutine_threadsafe(self._packed(packed), self.loop).result(60)
 
-        progress = Progress(send, lambda: flag.up)
+        progress = Progress(send, over.is_set)
 
         def run() -> Any:
             progress.check()  # it may have waited long enough to be cancelled
@@ -165,7 +167,7 @@ class Tab:
 
     def _cancel(self, number: Any) -> None:
         if isinstance(number, int) and number in self.jobs:
-            self.jobs[number][1].up = True
+            self.jobs[number][1].set()
 
     async def _send(self, message: dict[str, Any]) -> None:
         await self._packed(wire.pack(message))
@@ -180,10 +182,3 @@ class Tab:
     async def _bytes(self, packed: bytes) -> None:
         async with self.sending:
             await self.socket.send_bytes(packed)
-
-
-@final
-class _Flag:
-    """Up once a job should end."""
-
-    up = False

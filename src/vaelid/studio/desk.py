@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self, final
@@ -21,7 +20,7 @@ from vaelid.studio import inference, maps, paths
 from vaelid.studio import rows as _rows
 from vaelid.studio.columns import Columns
 from vaelid.studio.planes import Kind, Plane, offered
-from vaelid.studio.subject import Subject
+from vaelid.studio.subject import Subject, named
 from vaelid.studio.waiting import cancellable
 
 Point = Annotated[list[float], Field(min_length=2, max_length=2)]
@@ -272,9 +271,9 @@ class Desk:
             "shown": shown,
             "sample": None if shown == total else f"{shown:,} of {total:,} rows, a sample{by}",
             "gone": subject.gone,
-            "likelihood": _words(model.likelihood),
-            "prior": _words(model.prior),
-            "posterior": _words(model.posterior),
+            "likelihood": named(model.likelihood),
+            "prior": named(model.prior),
+            "posterior": named(model.posterior),
             "expected": subject.answer,
             "context": subject.words,
             "columns": self.view.columns.listed(),
@@ -283,8 +282,3 @@ class Desk:
             "label": None if dataset is None or dataset.labels is None else dataset.label_name or "label",
             "planes": [plane.about() for plane in offered(latents)],
         }
-
-
-def _words(box: object) -> str:
-    """What a box of the model is called: ``diagonal normal``."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(box).__name__).lower()

@@ -18,8 +18,6 @@ from vaelid.serving import Progress
 from vaelid.studio.maps import middles
 from vaelid.studio.planes import Plane
 from vaelid.studio.subject import Subject
-from vaelid.transports import has_kl, kl_cells
-from vaelid.types import Batch
 
 SAMPLES = (64, 256, 1024)  # of the rounds of importance sampling
 DISTRIBUTIONS = (5, 10, 20, 40, 80)  # of the rounds of annealing
@@ -100,12 +98,11 @@ def evidence(subject: Subject, number: int, progress: Progress) -> dict[str, Any
         progress.send(dict(said))
 
     for count in SAMPLES:
-        key = _KEY.fold("importance", count)
-        terms = importance(subject.model, batch, count, key)
+        terms = importance(subject.model, batch, count, _KEY.fold("importance", count))
         send(
             "importance sampling",
             elbo=float(terms.elbo[0]),
-            elbo_se=elbo_se(subject, batch, count, key),
+            elbo_se=float(terms.elbo_se[0]),
             reconstruction=float(terms.reconstruction[0]),
             kl=float(terms.rate[0]),
             iwae=float(terms.log_evidence[0]),
@@ -131,17 +128,6 @@ def evidence(subject: Subject, number: int, progress: Progress) -> dict[str, Any
             notes=list(found.notes),
         )
     return said
-
-
-def elbo_se(subject: Subject, batch: Batch, count: int, key: Key) -> float:
-    """Monte Carlo standard error of the ELBO of one row that `vaelid.evidence.importance` gives for these draws."""
-    with torch.no_grad(), evaluating(subject.model):
-        problem = subject.model.given(batch)
-        trace = problem.trace(problem.noise(key, count))
-    q: Any = problem.start
-    p: Any = problem.prior
-    terms = trace.log_likelihood - kl_cells(q, p).sum(-1) if has_kl(q, p) else trace.log_weight
-    return float(terms.double().std(0)) / math.sqrt(count)
 
 
 def _densities(problem: Problem, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:

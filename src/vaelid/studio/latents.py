@@ -101,8 +101,7 @@ class Latents:
             batch = fixed(model, rows, index[first : first + _PASS])
             with torch.no_grad(), evaluating(model):
                 problem = model.given(batch)
-                zero = torch.zeros(1, batch.rows, problem.noise_size, device=model.device, dtype=model.dtype)
-                means.append(problem.start.push(zero)[0][0].double().cpu())
+                means.append(problem.centre.double().cpu())
                 total, cells = divergence(problem)
             totals.append(total.cpu())
             if cells is not None:

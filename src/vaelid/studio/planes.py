@@ -12,6 +12,7 @@ from torch.nn.functional import linear
 
 from vaelid.errors import InputError
 from vaelid.geometry import Embedding
+from vaelid.report.charts import Principal
 from vaelid.studio.latents import Latents
 
 Kind = Literal["dims", "pca"]
@@ -54,9 +55,10 @@ class Plane:
             if size < 3 or len(latents.z) < 3:
                 given = f"a plane of principal components of {size} dimensions and {len(latents.z)} rows"
                 raise InputError(given, "three or more of both", "choose two dimensions")
-            axes, (first, second) = principal(latents.z)
+            found = Principal.of(latents.z)
+            first, second = found.shares.tolist()
             names = f"principal component 1 ({first:.0%} of variance)", f"principal component 2 ({second:.0%})"
-            return cls("pca", 0, 1, latents.mean, axes, names, (first, second))
+            return cls("pca", 0, 1, latents.mean, found.axes, names, (first, second))
         if size == 1:
             i = j = 0
         if not (0 <= i < size and 0 <= j < size) or (i == j and size > 1):
@@ -135,18 +137,6 @@ class Plane:
             "share": None if self.share is None else list(self.share),
             "slice": self.sliced,
         }
-
-
-def principal(z: np.ndarray) -> tuple[np.ndarray, tuple[float, float]]:
-    """The two unit vectors along which points (n, d) vary most, (2, d), and their shares of the variance.
-
-    The largest entry of each vector is positive.
-    """
-    values, vectors = np.linalg.eigh(np.cov(z.T))
-    axes = vectors[:, :-3:-1].T
-    axes = axes * np.sign(np.take_along_axis(axes, np.abs(axes).argmax(1)[:, None], 1))
-    first, second = np.nan_to_num(values[:-3:-1] / values.sum()).tolist()
-    return axes, (first, second)
 
 
 def offered(latents: Latents) -> list[Plane]:

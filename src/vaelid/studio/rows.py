@@ -33,7 +33,7 @@ def row(subject: Subject, plane: Plane, number: int) -> dict[str, Any]:
     batch = subject.batch(np.array([place]))
     with torch.no_grad(), evaluating(subject.model):
         problem = subject.model.given(batch)
-        z = centre(problem)
+        z = problem.centre
         covariance, exact = spread(problem)
     at = z.double().cpu().numpy()
     sd = covariance[0].diagonal().clamp_min(0).sqrt().tolist()
@@ -76,7 +76,7 @@ def ellipses(subject: Subject, plane: Plane, numbers: list[int]) -> dict[str, An
     """One standard deviation of q(z|x) in the plane: ``centre`` (n, 2), and ``axes`` (n, 2, 2) with axes as columns."""
     with torch.no_grad(), evaluating(subject.model):
         problem = subject.model.given(subject.batch(subject.places(numbers)))
-        z, (covariance, exact) = centre(problem), spread(problem)
+        z, (covariance, exact) = problem.centre, spread(problem)
     return {
         "centre": plane.feet(z.double().cpu().numpy()).astype(np.float32),
         "axes": _axes(plane, covariance),
@@ -101,12 +101,6 @@ def table(subject: Subject, numbers: list[int]) -> dict[str, Any]:
         cells = [format(value, digits) for value in at]
         writer.writerow([number, *cells, *([] if labels is None else [labels[place].item()])])
     return {"columns": columns, "csv": file.getvalue()}
-
-
-def centre(problem: Problem) -> Tensor:
-    """T(0) of every row, (n, d)."""
-    x = problem.batch.x
-    return problem.start.push(torch.zeros(1, len(x), problem.noise_size, dtype=x.dtype, device=x.device))[0][0]
 
 
 def spread(problem: Problem) -> tuple[Tensor, bool]:

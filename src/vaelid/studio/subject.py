@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -278,6 +279,11 @@ def _parts(run: Run, dataset: Dataset | None) -> np.ndarray:
     for code, places in enumerate((split.train, split.validation, split.test)):
         part[places] = code
     return part
+
+
+def named(box: object) -> str:
+    """What a box of a model is called: ``diagonal normal``."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(box).__name__).lower()
 
 
 @functools.cache

@@ -6,7 +6,7 @@ export interface Tensor<T extends Numbers = Numbers> {
   shape: number[];
 }
 
-// biome-ignore lint: answers differ by request; each caller names what it expects
+// answers differ by request; each caller names what it expects
 export type Answer = Record<string, any>;
 
 export interface Job<T = Answer> {
