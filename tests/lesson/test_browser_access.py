@@ -31,6 +31,7 @@ def test_axe_finds_nothing_serious_in_either_theme(visit: Visit, how: dict[str, 
     page.get_by_test_id("geodesic").click()
     figure(page, "plane", "f.geodesic && f.drawn")
     page.get_by_test_id("play").click()
+    until(page, "__lesson.narrator.state === 'playing'")
     page.mouse.wheel(0, -400)
     until(page, "document.querySelector('[data-testid=return]')")
     page.evaluate(AXE.read_text())
@@ -101,6 +102,28 @@ FOCUSED = """(() => {
     tag: at.outerHTML.slice(0, 120),
   };
 })()"""
+
+
+# What a key or a click makes of the dialog by the next task, before which no other key can come.
+NEXT = """(act) => {
+  const [dialog, next] = [document.querySelector("dialog"), new MessageChannel()];
+  if (act === "?") document.body.dispatchEvent(new KeyboardEvent("keydown", { key: "?", bubbles: true }));
+  else dialog.querySelector("button").click();
+  return new Promise((told) => {
+    next.port1.onmessage = () => told(dialog.open);
+    next.port2.postMessage(null);
+  });
+}"""
+
+
+def test_help_is_there_before_the_next_key(visit: Visit) -> None:
+    page = visit()
+    for _ in range(5):  # the browser tells late that it was closed, when it may be open again
+        assert page.evaluate(NEXT, "?") is True
+        assert page.evaluate(NEXT, "close") is False
+    page.evaluate(f"({NEXT})('?').then(() => ({NEXT})('close')).then(() => ({NEXT})('?'))")
+    page.wait_for_timeout(100)
+    assert page.get_by_test_id("help-dialog").is_visible()
 
 
 def test_the_narrations_keys(visit: Visit) -> None:

@@ -94,9 +94,8 @@ def test_the_ellipse_can_be_dragged_by_the_mouse(visit: Visit) -> None:
     page.mouse.down()
     page.mouse.move(at[0] + 25, at[1] - 15, steps=4)
     page.mouse.up()
-    after = figure(page, "approximation", f"f.mean[0] !== {before['mean'][0]}")
-    assert after["mean"][0] > before["mean"][0]
-    assert after["mean"][1] > before["mean"][1]
+    right, up = before["mean"]
+    after = figure(page, "approximation", f"f.mean[0] > {right} && f.mean[1] > {up}")
     assert after["sd"] == pytest.approx(before["sd"])
 
 
@@ -119,8 +118,7 @@ def test_the_bar_stays_level_and_is_measured(visit: Visit, page_runs: Runs) -> N
     spread = 5 * (held["lower_se"] + held["upper_se"]) + 0.1
     assert held["lower"] - spread < after["log_evidence"] < held["upper"] + spread
     assert "lies between" in page.get_by_test_id("bracket-said").inner_text()
-    if page.get_by_test_id("bracket-cancel").count():
-        page.get_by_test_id("bracket-cancel").click()
+    page.evaluate("document.querySelector('[data-testid=bracket-cancel]')?.click()")  # it may have ended by itself
     page.get_by_test_id("bracket").wait_for()
 
 
@@ -173,7 +171,7 @@ def test_the_plane_is_decoded_sampled_and_crossed(visit: Visit, page_runs: Runs)
     page.mouse.down()
     page.mouse.move(box["x"] + box["width"] - 20, box["y"] + 20, steps=5)
     page.mouse.up()
-    away = figure(page, "plane", f"f.z[0] !== {before['z'][0]} && f.far > 1")
+    figure(page, "plane", f"f.z[0] !== {before['z'][0]} && f.far > 1")
     assert page.get_by_test_id("far").is_visible()
     page.get_by_test_id("sample-prior").click()
     figure(page, "plane", "f.drawn === 12")
@@ -187,7 +185,7 @@ def test_the_plane_is_decoded_sampled_and_crossed(visit: Visit, page_runs: Runs)
     page.get_by_test_id("hold-z").press("ArrowRight")
     canvas.press("Shift+ArrowLeft")
     moved = figure(page, "plane", f"f.a[0] < {found['a'][0]} && f.geodesic")
-    assert moved["z"] == away["z"]
+    assert moved["z"] == found["z"] != before["z"]
     assert page.get_by_test_id("legend").get_by_role("listitem").count() == 11
     assert page.get_by_test_id("open-studio").get_attribute("href") == "/studio"
 

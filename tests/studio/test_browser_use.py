@@ -277,7 +277,6 @@ def test_help_says_how_it_is_worked(visit: Visit) -> None:
     assert "crosshair" in tab.by("help").inner_text()
     tab.page.keyboard.press("Escape")
     tab.by("help").wait_for(state="hidden")
-    tab.page.wait_for_timeout(50)
     tab.by("help-open").click()  # it opens again
     tab.by("help").wait_for()
     tab.by("help-close").click()

@@ -1,6 +1,6 @@
 // The dialog of keys and of what can be clicked.
 import { signal } from "@preact/signals";
-import { useEffect, useRef } from "preact/hooks";
+import { Dialog } from "../core/dialog";
 
 export const helpOpen = signal(false);
 
@@ -16,52 +16,37 @@ const KEYS: [string[], string][] = [
 ];
 
 export function Help() {
-  const box = useRef<HTMLDialogElement>(null);
-  const open = helpOpen.value;
-  useEffect(() => {
-    if (open && !box.current?.open) box.current?.showModal();
-    if (!open && box.current?.open) box.current.close();
-  }, [open]);
   return (
-    <dialog
-      class="help"
-      ref={box}
-      aria-labelledby="help-title"
-      data-testid="help-dialog"
-      onClose={() => (helpOpen.value = false)}
-      onClick={(event) => event.target === box.current && (helpOpen.value = false)}
-    >
-      <div class="inside">
-        <h2 id="help-title">Listening and playing</h2>
-        <table>
-          <tbody>
-            {KEYS.map(([keys, what]) => (
-              <tr>
-                <th scope="row">
-                  {keys.map((key, i) => (
-                    <>
-                      {i > 0 && " "}
-                      <kbd>{key}</kbd>
-                    </>
-                  ))}
-                </th>
-                <td>{what}</td>
-              </tr>
-            ))}
-          </tbody>
-        </table>
-        <p>
-          A click on a paragraph or a sentence moves the narration there; the number beside a paragraph’s title reads
-          from there. Scroll as you like: the narration goes on, and a button leads back to it.
-        </p>
-        <p>
-          Every figure is live. Drag in it, or move to it with <kbd>tab</kbd> and use the keys that it names. The
-          recorded voice comes with the package; the browser’s own voice may be one that its maker runs elsewhere.
-        </p>
-        <button class="primary" data-testid="help-close" onClick={() => (helpOpen.value = false)}>
-          Close
-        </button>
-      </div>
-    </dialog>
+    <Dialog open={helpOpen} id="help-dialog" title="help-title" class="help">
+      <h2 id="help-title">Listening and playing</h2>
+      <table>
+        <tbody>
+          {KEYS.map(([keys, what]) => (
+            <tr>
+              <th scope="row">
+                {keys.map((key, i) => (
+                  <>
+                    {i > 0 && " "}
+                    <kbd>{key}</kbd>
+                  </>
+                ))}
+              </th>
+              <td>{what}</td>
+            </tr>
+          ))}
+        </tbody>
+      </table>
+      <p>
+        A click on a paragraph or a sentence moves the narration there; the number beside a paragraph’s title reads
+        from there. Scroll as you like: the narration goes on, and a button leads back to it.
+      </p>
+      <p>
+        Every figure is live. Drag in it, or move to it with <kbd>tab</kbd> and use the keys that it names. The
+        recorded voice comes with the package; the browser’s own voice may be one that its maker runs elsewhere.
+      </p>
+      <button class="primary" data-testid="help-close" onClick={() => (helpOpen.value = false)}>
+        Close
+      </button>
+    </Dialog>
   );
 }

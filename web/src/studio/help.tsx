@@ -1,5 +1,5 @@
 // The dialog that says how the studio is worked.
-import { useEffect, useRef } from "preact/hooks";
+import { Dialog } from "../core/dialog";
 import { help } from "./state";
 
 const KEYS: [string, string][] = [
@@ -18,26 +18,18 @@ const POINTER: [string, string][] = [
 ];
 
 export function Help() {
-  const dialog = useRef<HTMLDialogElement>(null);
-  const open = help.value;
-  useEffect(() => {
-    if (open && !dialog.current?.open) dialog.current?.showModal();
-    if (!open) dialog.current?.close();
-  }, [open]);
   return (
-    <dialog ref={dialog} aria-labelledby="help-title" data-testid="help" onClose={() => (help.value = false)}>
+    <Dialog open={help} id="help" title="help-title">
       <h2 id="help-title">How to work the studio</h2>
       <p>Every point is a row of your data, where the encoder puts the mean of q(z|x). Points of the map can be decoded whether or not data lie there.</p>
       <h3>On the map, by keyboard</h3>
       <Table rows={KEYS} />
       <h3>By pointer</h3>
       <Table rows={POINTER} />
-      <form method="dialog">
-        <button type="submit" class="primary" data-testid="help-close">
-          Close
-        </button>
-      </form>
-    </dialog>
+      <button type="button" class="primary" data-testid="help-close" onClick={() => (help.value = false)}>
+        Close
+      </button>
+    </Dialog>
   );
 }
 

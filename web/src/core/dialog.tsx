@@ -1,0 +1,34 @@
+// A modal dialog that is open while a signal says so.
+import type { Signal } from "@preact/signals";
+import type { ComponentChildren } from "preact";
+import { useLayoutEffect, useRef } from "preact/hooks";
+
+interface Props {
+  open: Signal<boolean>;
+  id: string; // data-testid
+  title: string; // the id of the heading that names it
+  class?: string;
+  children: ComponentChildren;
+}
+
+export function Dialog({ open, id, title, class: style, children }: Props) {
+  const box = useRef<HTMLDialogElement>(null);
+  const wanted = open.value;
+  // A layout effect runs in the turn of the key or click that caused it: no later key meets a dialog not yet there.
+  useLayoutEffect(() => {
+    if (wanted && !box.current?.open) box.current?.showModal();
+    if (!wanted && box.current?.open) box.current.close();
+  }, [wanted]);
+  return (
+    <dialog
+      class={style}
+      ref={box}
+      aria-labelledby={title}
+      data-testid={id}
+      onClose={() => (open.value = box.current?.open ?? false)} // told late: it may be open again
+      onClick={(event) => event.target === box.current && (open.value = false)}
+    >
+      <div class="inside">{children}</div>
+    </dialog>
+  );
+}
