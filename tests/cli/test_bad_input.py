@@ -339,6 +339,7 @@ def wait_for_epochs(run, process):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
 def test_interrupted_and_resumed(number, spawn, call, here):
     words = ("train", "digits", "--epochs", 100000, "--out", "my run", "--set", "training.patience=0")
+    words += ("--set", "training.compile=false")  # which a run as long as this one would wait for
     process = spawn(*words, "--set", "evaluation.samples=5", "--set", "evaluation.evidence=0", cwd=here)
     wait_for_epochs(here / "my run", process)
     process.send_signal(number)

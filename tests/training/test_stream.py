@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import math
-from collections.abc import Callable, Iterator
+import multiprocessing
+import threading
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -18,6 +21,7 @@ import vaelid as vd
 from tests.support import refused
 from vaelid.cli import main
 from vaelid.data import Split, batches
+from vaelid.errors import InputError, Interrupted
 from vaelid.runs import Run, scored_rows
 from vaelid.training import Checkpoints, EpochDone, Event, Finished, RolledBack, Settings, Started, feed
 from vaelid.training.step import Step
@@ -246,10 +250,14 @@ def test_only_the_batches_of_a_stretch_are_kept(monkeypatch: pytest.MonkeyPatch)
 # -- interrupted, resumed, rolled back -----------------------------------------------------------------------------
 
 
+def with_a_worker() -> DataLoader[Any]:
+    return loader(Moving(), num_workers=1)
+
+
 KINDS: dict[str, tuple[Callable[[], Any], Callable[[], vd.VAE]]] = {
     "shuffled and moved": (lambda: loader(Moving()), with_dropout),
     "of unknown length": (lambda: loader(Endless(chunks()), batch_size=None), small),
-    "with a worker": (lambda: loader(Moving(), num_workers=1), small),
+    "with a worker": (with_a_worker, small),
 }
 
 
@@ -273,6 +281,57 @@ def test_stopped_and_resumed_is_never_stopped(tmp_path: Path, kind: str, step: i
     kept = (EpochDone, vd.training.Progress)
     assert [e for e in events if isinstance(e, kept)] == [e for e in expected if isinstance(e, kept)]
     assert events[-1] == expected[-1]
+
+
+class Refusing(vd.objectives.ELBO):
+    """An objective that takes nothing."""
+
+    def __call__(self, *_: Any) -> Any:
+        raise InputError("no row suits", "another")
+
+
+def left_in_the_middle() -> None:
+    events = cast(Generator[Event, None, None], stream(small(), with_a_worker()))
+    next(event for event in events if event.step == 37)
+    assert multiprocessing.active_children()
+    events.close()
+
+
+def stopped() -> None:
+    stop = threading.Event()
+    events = stream(small(), with_a_worker(), stop=stop)
+    next(event for event in events if event.step == 37)
+    stop.set()
+    with pytest.raises(Interrupted):
+        next(events)
+
+
+def refused_by_the_objective() -> None:
+    refused("no row suits", lambda: stream(small(), with_a_worker(), objective=Refusing()))
+
+
+def refused_as_a_batch() -> None:
+    refused("batch 0 of epoch 1", lambda: stream(small(), loader(TRAIN[:, :3], num_workers=1)))
+
+
+def refused_as_validation() -> None:
+    spoiled = loader(np.vstack((X[:40], np.full_like(X[:100], math.nan))), num_workers=1, shuffle=False)
+    refused("batch 20 of validation", lambda: stream(small(), loader(), validation=spoiled))
+
+
+@pytest.mark.parametrize(
+    "end", [left_in_the_middle, stopped, refused_by_the_objective, refused_as_a_batch, refused_as_validation]
+)
+def test_a_loaders_workers_end_with_the_training(end: Callable[[], None]) -> None:
+    """At once, not when garbage is collected: a notebook keeps the frames of the last error."""
+    gc.collect()
+    before = set(multiprocessing.active_children())
+    gc.disable()
+    try:
+        end()
+        assert set(multiprocessing.active_children()) <= before
+    finally:
+        gc.enable()
 
 
 class Trap(nn.Module):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import contextlib
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self, final
 
@@ -106,8 +107,8 @@ class Form:
         return Batch(torch.from_numpy(x), **{name: torch.from_numpy(value) for name, value in extras.items()})
 
 
-def opened(loader: DataLoader[Any]) -> Iterator[Any]:
-    """Iterate over a loader; it is opened, and its workers are started, when the first batch is asked for."""
+def opened(loader: Iterable[Any]) -> Generator[Any, None, None]:
+    """Iterate over a loader: its workers are started when the first batch is asked for, and end with ``close()``."""
     yield from loader
 
 
@@ -172,8 +173,9 @@ def _checked(found: dict[str, Any], support: Support) -> tuple[np.ndarray, dict[
 def _rows(source: Any, name: str, likelihood: Likelihood, binarise: bool) -> tuple[Dataset, dict[str, np.ndarray]]:
     """Rows of a source with their extras; context that has names stays in the data set."""
     if isinstance(source, DataLoader | Mapping):
-        batches = opened(source) if isinstance(source, DataLoader) else iter((source,))
-        dataset, extras = _collected(batches, name, likelihood.support)
+        given = source if isinstance(source, DataLoader) else (source,)
+        with contextlib.closing(opened(given)) as batches:
+            dataset, extras = _collected(batches, name, likelihood.support)
     else:
         dataset = load(source, name=None if isinstance(source, Dataset) else name)
         extras = {} if dataset.weight is None else {"weight": dataset.weight}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import replace
 from typing import Any, final
 
@@ -75,6 +75,10 @@ class Feed(abc.ABC):
     def epoch(self, number: int, start: int, key: Key) -> Epoch:
         """The epoch after ``number`` others, to be read from the batch at ``start`` on."""
 
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Nothing more will be read: a loader's workers end, whoever still holds this."""
+
 
 def mass(batch: Batch) -> float:
     """Number of rows, or sum of their weights."""
@@ -102,6 +106,9 @@ class InMemory(Feed):
         """The rows in an order of this epoch's own."""
         order = key.fold("order", number).permutation(len(self.source))
         return _InMemoryEpoch(self, order.to(self.source.batch.x.device))
+
+    def close(self) -> None:
+        """There is nothing to end."""
 
 
 @final
@@ -166,6 +173,12 @@ class Streamed(Feed):
             self.latest = _StreamedEpoch(self, number, start, key)
         return self.latest
 
+    def close(self) -> None:
+        """End the loader's workers."""
+        if self.latest is not None:
+            self.latest.close()
+            self.latest = None
+
 
 @final
 class _StreamedEpoch(Epoch):
@@ -175,7 +188,7 @@ class _StreamedEpoch(Epoch):
         self.feed, self.number, self.start = feed, number, start
         self.asked: tuple[int, int, Key] | None = (number, start, key)
         self.key = key.fold("order", number)
-        self.batches: Iterator[Any] | None = opened(feed.loader)
+        self.batches: Generator[Any, None, None] | None = opened(feed.loader)
         self.kept: dict[int, Rows] = {}
         self.read, self.rows, self.size, self.weight = 0, 0, 0, 0.0
 
@@ -204,6 +217,12 @@ class _StreamedEpoch(Epoch):
     def where(self, position: int) -> str:
         return f" in batch {position} of epoch {self.number + 1}"
 
+    def close(self) -> None:
+        """Read no further; what was kept stays."""
+        if self.batches is not None:
+            self.batches.close()
+            self.asked = self.batches = None
+
     def _read(self, batches: Iterator[Any]) -> None:
         place = f"batch {self.read} of epoch {self.number + 1}"
         try:
@@ -211,7 +230,7 @@ class _StreamedEpoch(Epoch):
                 item = following(batches)
             batch = None if item is None else self.feed.form.batch(item[0])
         except InputError as error:
-            self.asked = self.batches = None
+            self.close()
             raise Unreadable(f"{place}: {error}") from error
         if batch is None:
             self.batches = None

@@ -400,6 +400,7 @@ class Loop:
             raise
         finally:
             self._take_best()
+            self.feed.close()
         reason = self.state.stopped or f"all {settings.epochs} epochs done"
         yield Finished(self.state.step, self.state.epoch, self.state.best_epoch, reason)
 

@@ -229,9 +229,13 @@ def _run(
 ) -> Stream:
     key, objective, settings = Key(seed).fold("training"), objective or ELBO(), settings or Settings()
     loop = Loop(model, feed, validation, objective, settings, key, checkpoints, stop)
-    if resume:
-        loop.load()
-    loop.check()
+    try:
+        if resume:
+            loop.load()
+        loop.check()
+    except BaseException:
+        feed.close()
+        raise
     return loop.run()
 
 
