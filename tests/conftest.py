@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
 import os
 import shutil
 from collections.abc import Iterator
@@ -50,6 +51,8 @@ def browser() -> Iterator[Any]:
         chromium = playwright.chromium.launch(executable_path=found, args=FLAGS)
         yield chromium
         chromium.close()
+        for child in multiprocessing.active_children():
+            child.terminate()  # what was forked holds open the pipe on whose end the driver goes
 
 
 @dataclass(frozen=True, eq=False)

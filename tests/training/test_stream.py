@@ -283,6 +283,21 @@ def test_stopped_and_resumed_is_never_stopped(tmp_path: Path, kind: str, step: i
     assert events[-1] == expected[-1]
 
 
+class Failing(Dataset[Tensor]):
+    """A row of these cannot be read."""
+
+    def __init__(self, armed: bool = True) -> None:
+        self.armed = armed
+
+    def __getitem__(self, index: int) -> Tensor:
+        if index == 126 and self.armed:
+            raise OSError("the disk is gone")
+        return torch.from_numpy(TRAIN[index])
+
+    def __len__(self) -> int:
+        return ROWS
+
+
 class Refusing(vd.objectives.ELBO):
     """An objective that takes nothing."""
 
@@ -306,6 +321,11 @@ def stopped() -> None:
         next(events)
 
 
+def failing_in_a_worker() -> None:
+    events = stream(small(), loader(Failing(), shuffle=False, num_workers=1))
+    refused("the DataLoader failed", lambda: list(events), vd.RunError)
+
+
 def refused_by_the_objective() -> None:
     refused("no row suits", lambda: stream(small(), with_a_worker(), objective=Refusing()))
 
@@ -319,9 +339,17 @@ def refused_as_validation() -> None:
     refused("batch 20 of validation", lambda: stream(small(), loader(), validation=spoiled))
 
 
-@pytest.mark.parametrize(
-    "end", [left_in_the_middle, stopped, refused_by_the_objective, refused_as_a_batch, refused_as_validation]
+ENDS = (
+    left_in_the_middle,
+    stopped,
+    failing_in_a_worker,
+    refused_by_the_objective,
+    refused_as_a_batch,
+    refused_as_validation,
 )
+
+
+@pytest.mark.parametrize("end", ENDS)
 def test_a_loaders_workers_end_with_the_training(end: Callable[[], None]) -> None:
     """At once, not when garbage is collected: a notebook keeps the frames of the last error."""
     gc.collect()
@@ -370,19 +398,6 @@ def broken(number: int, batch: Any) -> list[Any]:
     items: list[Any] = chunks()
     items[number] = batch
     return items
-
-
-class Failing(Dataset[Tensor]):
-    def __init__(self, armed: bool = True) -> None:
-        self.armed = armed
-
-    def __getitem__(self, index: int) -> Tensor:
-        if index == 126 and self.armed:
-            raise OSError("the disk is gone")
-        return torch.from_numpy(TRAIN[index])
-
-    def __len__(self) -> int:
-        return ROWS
 
 
 @pytest.mark.parametrize(

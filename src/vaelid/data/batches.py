@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import traceback
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self, final
@@ -109,7 +110,12 @@ class Form:
 
 def opened(loader: Iterable[Any]) -> Generator[Any, None, None]:
     """Iterate over a loader: its workers are started when the first batch is asked for, and end with ``close()``."""
-    yield from loader
+    try:
+        yield from loader
+    except Exception as error:
+        if getattr(loader, "num_workers", 0):  # whoever keeps the error would keep them
+            traceback.clear_frames(error.__traceback__)
+        raise
 
 
 def following(batches: Iterator[Any]) -> Any | None:
