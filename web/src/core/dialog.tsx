@@ -16,8 +16,11 @@ export function Dialog({ open, id, title, class: style, children }: Props) {
   const wanted = open.value;
   // A layout effect runs in the turn of the key or click that caused it: no later key meets a dialog not yet there.
   useLayoutEffect(() => {
-    if (wanted && !box.current?.open) box.current?.showModal();
-    if (!wanted && box.current?.open) box.current.close();
+    const dialog = box.current;
+    if (!dialog || wanted === dialog.open) return;
+    if (!wanted) return dialog.close();
+    dialog.showModal();
+    dialog.scrollTop = 0; // to the heading, away from the button below that has got the focus
   }, [wanted]);
   return (
     <dialog
