@@ -49,9 +49,13 @@ def form(text: str) -> str:
 
 def in_short(text: str) -> str:
     """The page with runs that take less long and print the same but for digits."""
-    text = text.replace("$ vaelid train digits\n", "$ vaelid train digits --epochs 1\n")
-    tables = r"^\$ vaelid train (?:digits|\S+\.csv)\b.*$"  # of images no row is bracketed by default
-    return re.sub(tables, rf"\g<0> {FEW}", text, flags=re.MULTILINE)
+
+    def shorter(match: re.Match[str]) -> str:
+        line = re.sub(r" --epochs \d+", "", match[0])
+        few = "" if match[1] == "scans" else f" {FEW}"  # of images no row is bracketed by default
+        return f"{line} --epochs 1{few}"
+
+    return re.sub(r"^\$ vaelid train (digits|scans|\S+\.csv)\b.*$", shorter, text, flags=re.MULTILINE)
 
 
 def name(page: Path) -> str:
