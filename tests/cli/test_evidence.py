@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import vaelid as vd
+import vaelid.report.sections
 from vaelid import networks, posteriors, priors, report, runs
 from vaelid.cli.arguments import duration
 from vaelid.evidence import Bracket, Budget, Cost, Simulated
@@ -57,6 +58,12 @@ def stub(monkeypatch):
     found = Stub()
     monkeypatch.setattr("vaelid.evidence.bracket", found, raising=False)
     return found
+
+
+@pytest.fixture(autouse=True)
+def brief(monkeypatch):
+    """Reports have one section, the one that is looked at here."""
+    monkeypatch.setattr(report.sections, "SECTIONS", (report.sections.evidence,))
 
 
 @pytest.fixture
