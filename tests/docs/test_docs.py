@@ -25,7 +25,6 @@ LINES = {
     "pip install -c constraints.txt '.[test]' && pytest",
 }
 FEW = "--set evaluation.evidence=8"  # rows whose log p(x) is bracketed after training, in place of all
-SHORT = f"train digits --epochs 1 {FEW}"
 
 spec = importlib.util.spec_from_file_location("blocks", DOCS / "blocks.py")
 assert spec is not None
@@ -68,7 +67,7 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        blocks.command(SHORT)
+        blocks.command(f"train digits --epochs 1 {FEW}")
     return folder
 
 
